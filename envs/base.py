@@ -1,0 +1,64 @@
+"""What every environment of this repository adds to Gymnasium's interface."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Protocol
+
+import gymnasium
+import numpy as np
+
+
+class Phase(IntEnum):
+    """Where an episode stands with respect to its delayed evidence."""
+
+    BEFORE_CUE = 0
+    CUE = 1  # the evidence is in view
+    SHARED = 2  # it has left view; every cue looks and moves alike
+    BRANCH = 3  # the cue decides what is right
+
+
+@dataclass(frozen=True)
+class ExpertAction:
+    """One expert step. A disturbance moves the robot, but the label stays what the expert wants."""
+
+    label: np.ndarray  # (A,), the action to imitate
+    executed: np.ndarray  # (A,), what is sent to the environment
+
+
+class Expert(Protocol):
+    """A scripted policy with access to the simulator's state."""
+
+    def action(self) -> ExpertAction:
+        """Action for the current state of the environment it was made for."""
+        ...
+
+
+class DelayedEvidenceBase(gymnasium.Env):
+    """Base of environments with a cue and a branch.
+
+    `info` holds `stage` (int, ordered stages done), `progress` in [0, 1], `is_success`, `branch_correct`
+    (-1 while undecided, then 0 or 1), `phase` (a `Phase`) and `cue` (diagnostics only; never in the
+    observation). `reset(options={"cue": c})` fixes the cue; everything else is set by the seed alone.
+    """
+
+    state_names: tuple[str, ...]
+    action_names: tuple[str, ...]
+    cue_values: int
+    task_description: str
+    horizon: int
+
+    def make_expert(self, disturbance: float = 0.0) -> Expert:
+        """A fresh expert for the episode just reset. `disturbance` scales its random perturbations."""
+        raise NotImplementedError
+
+    def scene_geometry(self) -> list[dict[str, Any]]:
+        """Shapes for a 3D view: dicts with `name`, `kind`, `size`, `rgba`, `position`, `quaternion` (wxyz)."""
+        return []
+
+    def _draw_cue(self, options: dict[str, Any] | None) -> int:
+        """The cue of this episode: from `options`, else drawn after all other randomness would be equal."""
+        drawn = int(self.np_random.integers(self.cue_values))
+        cue = drawn if options is None else int(options.get("cue", drawn))
+        if not 0 <= cue < self.cue_values:
+            raise ValueError(f"cue must be in 0..{self.cue_values - 1}, got {cue}")
+        return cue

@@ -1,0 +1,3 @@
+from .env import CorridorEnv
+
+__all__ = ["CorridorEnv"]

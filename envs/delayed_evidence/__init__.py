@@ -1,0 +1,7 @@
+import os
+
+os.environ.setdefault("MUJOCO_GL", "egl")  # before mujoco is imported: offscreen rendering without a display
+
+from .env import DelayedEvidenceEnv  # noqa: E402
+
+__all__ = ["DelayedEvidenceEnv"]

@@ -1,0 +1,152 @@
+"""Gymnasium environment of the delayed-evidence tasks."""
+
+from typing import Any
+
+import gymnasium
+import mujoco
+import numpy as np
+
+from ..base import DelayedEvidenceBase, Expert, Phase
+from .expert import ScriptedExpert
+from .robot import ACTION_HIGH, ACTION_LOW, CAMERAS, CHANNELS, FINGER_OPEN, RobotIndex, add_robot
+from .scene import add_distractors, new_spec, randomise_looks
+from .tasks import TASKS, Progress
+
+
+class DelayedEvidenceEnv(DelayedEvidenceBase):
+    """A bimanual mobile manipulator with three cameras, at 20 Hz.
+
+    Args:
+        task: one of `tasks.TASKS`.
+        image_size: side of the camera images in pixels, 16 to 640.
+        camera_period: control steps between camera frames; in between the last frame is repeated.
+        render_mode: "rgb_array": `render()` returns a 480 x 640 view of the scene.
+    Raises:
+        ValueError: an argument is out of range.
+        RuntimeError: no offscreen OpenGL context can be made.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
+    state_names = CHANNELS
+    action_names = CHANNELS
+    substeps = 10
+    control_dt = 0.05
+
+    def __init__(
+        self, task: str = "medicine", image_size: int = 64, camera_period: int = 1, render_mode: str | None = None
+    ) -> None:
+        if task not in TASKS:
+            raise ValueError(f"unknown task {task!r}; known tasks are {sorted(TASKS)}")
+        if not 16 <= image_size <= 640:
+            raise ValueError(f"image_size must be in 16..640, got {image_size}")
+        if camera_period < 1:
+            raise ValueError(f"camera_period must be at least 1, got {camera_period}")
+        self.task = TASKS[task]()
+        self.image_size, self.camera_period, self.render_mode = image_size, camera_period, render_mode
+        self.cue_values, self.horizon = self.task.cue_values, self.task.horizon
+        self.task_description = self.task.description
+        spec = new_spec((image_size, image_size))
+        add_robot(spec, self.task.mobile)
+        self.task.build(spec)
+        add_distractors(spec)
+        self.model = spec.compile()
+        self.data = mujoco.MjData(self.model)
+        self.robot = RobotIndex(self.model, self.task.mobile)
+        self.renderers: dict[tuple[int, int], mujoco.Renderer] = {}
+        low, high = ACTION_LOW.copy(), ACTION_HIGH.copy()
+        if not self.task.mobile:
+            low[:3], high[:3] = 0, 0
+        self.action_space = gymnasium.spaces.Box(low, high, dtype=np.float32)
+        image = gymnasium.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
+        self.observation_space = gymnasium.spaces.Dict(
+            {
+                "pixels": gymnasium.spaces.Dict(dict.fromkeys(CAMERAS, image)),
+                "agent_pos": gymnasium.spaces.Box(-np.inf, np.inf, (17,), np.float32),
+            }
+        )
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        super().reset(seed=seed)
+        rng = self.np_random
+        mujoco.mj_resetData(self.model, self.data)
+        self.layout = self.task.randomise(self.model, self.data, rng)
+        randomise_looks(self.model, self.data, rng, list(self.task.tables), self.task.distractor_places())
+        self.expert_seed = int(rng.integers(2**31))
+        self.cue = self._draw_cue(options)
+        self.task.apply_cue(self.model, self.data, self.layout, self.cue)
+        self.steps = 0
+        self.robot.place(self.data, ScriptedExpert(self, 0.0).start_joints(), FINGER_OPEN)
+        mujoco.mj_forward(self.model, self.data)
+        self.progress = Progress(self.task, self.cue)
+        self.task.check(self.model, self.data, self.layout, self.progress)
+        self.frames = self._render_cameras()
+        return self._observation(), self._info()
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        action = np.asarray(action, dtype=np.float64)
+        if action.shape != (17,) or not np.isfinite(action).all():
+            raise ValueError(f"action must be 17 finite numbers, got {action}")
+        self.robot.command(self.data, np.clip(action, self.action_space.low, self.action_space.high))
+        mujoco.mj_step(self.model, self.data, self.substeps)
+        mujoco.mj_forward(self.model, self.data)
+        self.steps += 1
+        self.task.check(self.model, self.data, self.layout, self.progress)
+        if self.steps % self.camera_period == 0:
+            self.frames = self._render_cameras()
+        info = self._info()
+        terminated = self.progress.over
+        truncated = not terminated and self.steps >= self.horizon
+        return self._observation(), float(self.progress.success), terminated, truncated, info
+
+    def render(self) -> np.ndarray:
+        camera = mujoco.MjvCamera()
+        camera.lookat[:] = (*(self.robot.base_pose(self.data)[:2] + (0.45, 0)), 0.5)
+        camera.distance, camera.azimuth, camera.elevation = 1.9, 140, -35
+        return self._render(480, 640, camera)
+
+    def close(self) -> None:
+        for renderer in self.renderers.values():
+            renderer.close()
+        self.renderers.clear()
+
+    def make_expert(self, disturbance: float = 0.0) -> Expert:
+        return ScriptedExpert(self, disturbance)
+
+    def _render(self, height: int, width: int, camera: str | mujoco.MjvCamera) -> np.ndarray:
+        if (height, width) not in self.renderers:
+            try:
+                self.renderers[height, width] = mujoco.Renderer(self.model, height, width)
+            except Exception as error:  # the GL back ends raise a different type each
+                raise RuntimeError(
+                    f"no offscreen OpenGL context ({error}); install libegl1 and libgl1-mesa-dri, or set MUJOCO_GL"
+                ) from error
+        renderer = self.renderers[height, width]
+        renderer.update_scene(self.data, camera)
+        return renderer.render()
+
+    def _render_cameras(self) -> dict[str, np.ndarray]:
+        return {name: self._render(self.image_size, self.image_size, name) for name in CAMERAS}
+
+    def _observation(self) -> dict[str, Any]:
+        pixels = {name: frame.copy() for name, frame in self.frames.items()}
+        return {"pixels": pixels, "agent_pos": self.robot.state(self.data)}
+
+    def _info(self) -> dict[str, Any]:
+        progress = self.progress
+        phase = Phase.BEFORE_CUE
+        if progress.at_branch:
+            phase = Phase.BRANCH
+        elif progress.cue_over:
+            phase = Phase.SHARED
+        elif progress.cue_seen:
+            phase = Phase.CUE
+        return {
+            "stage": progress.stage,
+            "progress": progress.fraction(),
+            "is_success": progress.success,
+            "branch_correct": -1 if progress.choice < 0 else int(progress.choice == self.cue),
+            "phase": int(phase),
+            "cue": self.cue,
+        }

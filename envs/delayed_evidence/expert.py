@@ -1,0 +1,152 @@
+"""Scripted experts: timed keyframes for two hands and the base, followed through differential IK (mink)."""
+
+from dataclasses import dataclass, field
+from functools import cache
+
+import mink
+import mujoco
+import numpy as np
+
+from ..base import ExpertAction
+from .robot import ACTION_HIGH, ACTION_LOW, HOME, RobotIndex, add_robot
+
+DOWN = np.array([np.sqrt(0.5), 0.0, np.sqrt(0.5), 0.0])  # hand pointing down, fingers opening along y (wxyz)
+FORWARD = np.array([1.0, 0.0, 0.0, 0.0])  # hand pointing forward, fingers opening along y
+IK_DT = 0.05  # s
+
+
+@dataclass
+class Track:
+    """Keyframes of one hand (x, y, z, gripper; in the base frame) or of the base (x, y, yaw; in the world).
+
+    Between keyframes values follow a minimum-jerk profile.
+    """
+
+    start: np.ndarray
+    steps: list[int] = field(default_factory=lambda: [0])
+    values: list[np.ndarray] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.values.insert(0, np.asarray(self.start, dtype=float))
+
+    def to(self, step: int, *value: float) -> "Track":
+        """Arrive at `value` at control step `step`."""
+        if step <= self.steps[-1]:
+            raise ValueError(f"keyframe at step {step} must come after step {self.steps[-1]}")
+        self.steps.append(step)
+        self.values.append(np.asarray(value, dtype=float))
+        return self
+
+    def hold(self, step: int) -> "Track":
+        """Stay where the last keyframe is until `step`."""
+        return self.to(step, *self.values[-1])
+
+    def at(self, step: float) -> np.ndarray:
+        index = int(np.searchsorted(self.steps, step, side="right"))
+        if index >= len(self.steps):
+            return self.values[-1]
+        first, last = self.steps[index - 1], self.steps[index]
+        s = (step - first) / (last - first)
+        s = s**3 * (10 - 15 * s + 6 * s**2)
+        return self.values[index - 1] * (1 - s) + self.values[index] * s
+
+
+@dataclass
+class Script:
+    """A whole expert episode. Tracks must not depend on the cue before `branch_step`."""
+
+    left: Track
+    right: Track
+    base: Track
+    orientation: tuple[np.ndarray, np.ndarray]  # of the left and of the right hand, wxyz in the base frame
+    branch_step: int
+
+
+@cache
+def _robot_model() -> mujoco.MjModel:
+    spec = mujoco.MjSpec()
+    add_robot(spec, mobile=False)
+    return spec.compile()
+
+
+class HandIK:
+    """Joint angles of both arms that bring the hands to poses in the base frame."""
+
+    def __init__(self) -> None:
+        model = _robot_model()
+        self.index = RobotIndex(model, mobile=False)
+        self.configuration = mink.Configuration(model)
+        self.tasks = [
+            mink.FrameTask(f"{side}_grip", "site", position_cost=1.0, orientation_cost=0.1, lm_damping=1e-4)
+            for side in ("left", "right")
+        ]
+        self.posture = mink.PostureTask(model, cost=1e-3)
+        self.limits = [mink.ConfigurationLimit(model)]
+        qpos = model.qpos0.copy()
+        for side in (0, 1):
+            qpos[self.index.arm_qpos[side]] = HOME
+        self.configuration.update(qpos)
+        self.posture.set_target(qpos)
+
+    def solve(self, positions: np.ndarray, orientations: tuple[np.ndarray, np.ndarray], iterations: int = 3) -> np.ndarray:
+        """Positions (2, 3) in m and quaternions -> joints (2, 6) in rad, continuing from the last solution."""
+        for task, position, quaternion in zip(self.tasks, positions, orientations, strict=True):
+            task.set_target(mink.SE3.from_rotation_and_translation(mink.SO3(wxyz=quaternion), position))
+        for _ in range(iterations):
+            velocity = mink.solve_ik(
+                self.configuration, [*self.tasks, self.posture], IK_DT, "daqp", damping=1e-6, limits=self.limits
+            )
+            self.configuration.integrate_inplace(velocity, IK_DT)
+        return self.configuration.q[self.index.arm_qpos]
+
+
+class ScriptedExpert:
+    """Follows a `Script`; the base by feedback on its pose, the hands by absolute joint targets.
+
+    Disturbances: now and then smooth pushes are added to what is executed, not to the label, so that
+    demonstrations show the way back. They are drawn from the episode's seed, not from the cue.
+    """
+
+    def __init__(self, env: "DelayedEvidenceEnv", disturbance: float) -> None:  # noqa: F821
+        self.env, self.disturbance = env, disturbance
+        self.script: Script = env.task.script(env.layout, env.cue)
+        self.rng = np.random.default_rng(env.expert_seed)
+        self.ik = HandIK()
+        self.push, self.push_target = np.zeros(17), np.zeros(17)
+        self.ik.solve(self._positions(0), self.script.orientation, iterations=40)
+
+    def _positions(self, step: float) -> np.ndarray:
+        return np.stack([self.script.left.at(step)[:3], self.script.right.at(step)[:3]])
+
+    def start_joints(self) -> np.ndarray:
+        """Joints (2, 6) of the first keyframe."""
+        return self.ik.configuration.q[self.ik.index.arm_qpos].copy()
+
+    def action(self) -> ExpertAction:
+        step = self.env.steps + 1  # where to be at the end of this control step
+        label = np.zeros(17)
+        joints = self.ik.solve(self._positions(step), self.script.orientation)
+        for side, track in enumerate((self.script.left, self.script.right)):
+            label[3 + 7 * side : 9 + 7 * side] = joints[side]
+            label[9 + 7 * side] = track.at(step)[3]
+        if self.env.task.mobile:
+            dt = self.env.control_dt
+            pose = self.env.robot.base_pose(self.env.data)
+            error = self.script.base.at(step) - pose
+            feed_forward = (self.script.base.at(step) - self.script.base.at(step - 1)) / dt
+            x, y, rate = feed_forward + 2.0 * (error - feed_forward * dt)
+            cos, sin = np.cos(pose[2]), np.sin(pose[2])
+            label[:3] = cos * x + sin * y, -sin * x + cos * y, rate
+        label = np.clip(label, ACTION_LOW, ACTION_HIGH)
+        executed = np.clip(label + self._disturb(), ACTION_LOW, ACTION_HIGH)
+        return ExpertAction(label.astype(np.float32), executed.astype(np.float32))
+
+    def _disturb(self) -> np.ndarray:
+        """A smooth random push on joints and base; none on the grippers or close to the branch."""
+        scale = np.concatenate([[0.06, 0.06, 0.08] if self.env.task.mobile else [0, 0, 0], 2 * [*([0.05] * 6), 0.0]])
+        if self.rng.random() < 0.08:
+            self.push_target = self.rng.normal(0, self.disturbance, 17) * scale
+        before_branch = self.script.branch_step - 30 < self.env.steps <= self.script.branch_step
+        self.push_target *= 0.0 if before_branch else 0.85
+        self.push += 0.35 * (self.push_target - self.push)
+        return self.push

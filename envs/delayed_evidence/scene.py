@@ -1,0 +1,89 @@
+"""Furniture, textures and lights, and their randomisation without recompiling the model."""
+
+import mujoco
+import numpy as np
+
+TEXTURES = 6  # floor and table textures to draw from
+CUE_COLORS = ((0.85, 0.12, 0.12, 1), (0.12, 0.25, 0.9, 1), (0.1, 0.7, 0.2, 1), (0.9, 0.75, 0.1, 1))
+DISTRACTORS = 3
+
+
+def new_spec(camera_size: tuple[int, int]) -> mujoco.MjSpec:
+    """An empty room: floor, lights, textures; shadows and multisampling off."""
+    spec = mujoco.MjSpec()
+    spec.option.timestep = 0.005
+    spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+    spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
+    spec.option.impratio = 10
+    spec.visual.quality.offsamples = 0
+    spec.visual.quality.shadowsize = 0
+    getattr(spec.visual, "global").offheight = max(480, camera_size[0])
+    getattr(spec.visual, "global").offwidth = max(640, camera_size[1])
+    spec.visual.map.znear = 0.01
+    builtin = mujoco.mjtBuiltin
+    rng = np.random.default_rng(0)  # the palette is part of the world, not of an episode
+    for kind, base in (("floor", 0.45), ("table", 0.6)):
+        for number in range(TEXTURES):
+            name = f"{kind}_{number}"
+            color = np.clip(base + rng.uniform(-0.15, 0.15, 3), 0, 1)
+            spec.add_texture(
+                name=name,
+                type=mujoco.mjtTexture.mjTEXTURE_2D,
+                builtin=builtin.mjBUILTIN_CHECKER if kind == "floor" else builtin.mjBUILTIN_FLAT,
+                rgb1=color,
+                rgb2=color * rng.uniform(0.8, 0.9),
+                width=64,
+                height=64,
+            )
+            material = spec.add_material(name=name, texrepeat=(4, 4), texuniform=True, specular=0.1)
+            material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = name
+    spec.worldbody.add_geom(name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=(6, 6, 0.1), material="floor_0")
+    spec.worldbody.add_light(name="lamp", pos=(0.4, 0, 3), dir=(0, 0, -1), castshadow=False)
+    return spec
+
+
+def add_box(body: mujoco.MjsBody, name: str, half: tuple, position: tuple, rgba: tuple, solid: bool = True, **more) -> None:
+    """A box geom; one that is not solid is only seen."""
+    contact = {} if solid else {"contype": 0, "conaffinity": 0}
+    body.add_geom(name=name, type=mujoco.mjtGeom.mjGEOM_BOX, size=half, pos=position, rgba=rgba, **contact, **more)
+
+
+def add_open_box(body: mujoco.MjsBody, name: str, half: tuple[float, float], wall: float, rgba: tuple) -> None:
+    """Four walls of height `wall` around a rectangle of half sizes `half`, on the body's origin plane."""
+    x, y = half
+    for side, size, position in (
+        ("front", (0.005, y, wall / 2), (x, 0, wall / 2)),
+        ("back", (0.005, y, wall / 2), (-x, 0, wall / 2)),
+        ("left", (x, 0.005, wall / 2), (0, y, wall / 2)),
+        ("right", (x, 0.005, wall / 2), (0, -y, wall / 2)),
+    ):
+        add_box(body, f"{name}_{side}", size, position, rgba)
+
+
+def add_distractors(spec: mujoco.MjSpec) -> None:
+    """Small coloured things that mean nothing; `randomise_looks` moves and colours them."""
+    for number in range(DISTRACTORS):
+        body = spec.worldbody.add_body(name=f"distractor_{number}", mocap=True)
+        add_box(body, f"distractor_{number}", (0.02, 0.02, 0.03), (0, 0, 0), (0.5, 0.5, 0.5, 1), solid=False)
+
+
+def randomise_looks(
+    model: mujoco.MjModel, data: mujoco.MjData, rng: np.random.Generator, tables: list[str], places: np.ndarray
+) -> None:
+    """Draw textures, light and distractors. `places` (M, 2, 3) are boxes [low, high] for distractors."""
+    draw = rng.integers(TEXTURES, size=2)
+    model.geom("floor").matid = model.material(f"floor_{draw[0]}").id
+    for table in tables:
+        model.geom(table).matid = model.material(f"table_{draw[1]}").id
+    model.light("lamp").pos = (rng.uniform(0, 0.8), rng.uniform(-0.6, 0.6), 3)
+    brightness = rng.uniform(0.55, 0.8)
+    model.light("lamp").diffuse = brightness
+    model.vis.headlight.ambient[:] = 0.25
+    model.vis.headlight.diffuse[:] = 0.25
+    for number in range(DISTRACTORS):
+        low, high = places[rng.integers(len(places))]
+        data.mocap_pos[model.body(f"distractor_{number}").mocapid[0]] = rng.uniform(low, high)
+        angle = rng.uniform(0, np.pi)
+        data.mocap_quat[model.body(f"distractor_{number}").mocapid[0]] = np.cos(angle / 2), 0, 0, np.sin(angle / 2)
+        gray = rng.uniform(0.2, 0.9)  # never a cue colour
+        model.geom(f"distractor_{number}").rgba = (gray, np.clip(gray + rng.uniform(-0.1, 0.1), 0, 1), gray, 1)

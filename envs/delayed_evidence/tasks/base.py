@@ -1,0 +1,83 @@
+"""What a delayed-evidence task declares."""
+
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from ..expert import Script
+
+Layout = dict[str, np.ndarray]  # where things are in this episode, drawn from the seed alone
+
+
+class Task:
+    """One manipulation task with an early cue and a late branch.
+
+    `stages` names the ordered stages by subtask. Predicates are on the physics state and latch: a stage
+    counts once it and all before it have been reached.
+    """
+
+    name: str
+    description: str
+    mobile: bool
+    cue_values: int = 2
+    horizon: int  # control steps after which an episode is cut off
+    stages: tuple[tuple[str, str], ...]  # (subtask, stage)
+    visual_only: bool  # the motion up to the branch is the same for every cue
+    tables: tuple[str, ...] = ()  # geoms that wear a table texture
+
+    def build(self, spec: mujoco.MjSpec) -> None:
+        """Add furniture and objects."""
+        raise NotImplementedError
+
+    def distractor_places(self) -> np.ndarray:
+        """Boxes (M, 2, 3) in which distractors may stand."""
+        raise NotImplementedError
+
+    def randomise(self, model: mujoco.MjModel, data: mujoco.MjData, rng: np.random.Generator) -> Layout:
+        """Place objects; must not depend on the cue."""
+        raise NotImplementedError
+
+    def apply_cue(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, cue: int) -> None:
+        """Make the scene show the cue."""
+        raise NotImplementedError
+
+    def script(self, layout: Layout, cue: int) -> Script:
+        """The expert's episode."""
+        raise NotImplementedError
+
+    def check(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, progress: "Progress") -> None:
+        """Update `progress` from the physics state after a control step."""
+        raise NotImplementedError
+
+
+class Progress:
+    """Latched progress of one episode."""
+
+    def __init__(self, task: Task, cue: int) -> None:
+        self.task, self.cue = task, cue
+        self.stage = 0
+        self.choice = -1  # the cue value the robot acted for, once it has
+        self.cue_seen = False  # the evidence is or was in view
+        self.cue_over = False
+        self.at_branch = False
+        self.over = False  # nothing that counts can happen any more
+        self.memo: dict[str, Any] = {}
+
+    def reach(self, stage: str, condition: bool) -> None:
+        """Latch the named stage if it is the next one and its condition holds."""
+        if self.stage < len(self.task.stages) and self.task.stages[self.stage][1] == stage and condition:
+            self.stage += 1
+
+    @property
+    def success(self) -> bool:
+        return self.stage == len(self.task.stages)
+
+    def fraction(self) -> float:
+        """Mean over subtasks of the share of their stages that was reached."""
+        subtasks = list(dict.fromkeys(subtask for subtask, _ in self.task.stages))
+        shares = []
+        for name in subtasks:
+            flags = [index < self.stage for index, (subtask, _) in enumerate(self.task.stages) if subtask == name]
+            shares.append(sum(flags) / len(flags))
+        return float(np.mean(shares))

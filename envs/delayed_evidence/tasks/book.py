@@ -1,0 +1,120 @@
+"""Book: fetch a book from one of two shelves and, much later, bring it to the table on the same side.
+
+The base drives to the shelf that holds the book, the right hand takes it, the base returns to the
+lane and drives through a shared passage. At its end nothing in view tells where the book came from; route
+and placement depend on it. Mobile base, origin evidence.
+"""
+
+import mujoco
+import numpy as np
+
+from ..expert import FORWARD, Script, Track
+from ..robot import FINGER_OPEN, SHOULDER_SIDE
+from ..scene import add_box
+from .base import Layout, Progress, Task
+
+SIDE = np.array([0.40, -0.40])  # lateral offset of shelf and table from the lane, one a cue value, m
+SHELF_X, SHELF_TOP = 0.66, 0.55
+TABLE_X, TABLE_TOP = 1.76, 0.52
+LANE_END = 1.0  # x of the base at the branch, m
+BOOK_HALF = np.array([0.05, 0.014, 0.075])
+GRIP = np.array([0.42, -SHOULDER_SIDE, SHELF_TOP + 0.09])  # hand in the base frame when grasping
+LIFT = 0.06
+WOOD, BLUE = (0.55, 0.42, 0.3, 1), (0.15, 0.35, 0.75, 1)
+
+
+class Book(Task):
+    name = "book"
+    description = "take the book from its shelf and bring it to the table on the side it came from"
+    mobile = True
+    horizon = 350
+    stages = (("pick", "book_lifted"), ("carry", "passage_crossed"), ("place", "route_taken"), ("place", "book_placed"))
+    visual_only = False
+    tables = ("shelf_0", "shelf_1", "table_0", "table_1")
+
+    def build(self, spec: mujoco.MjSpec) -> None:
+        world = spec.worldbody
+        for number in (0, 1):
+            y = SIDE[number] - SHOULDER_SIDE
+            half = (0.08, 0.09, SHELF_TOP / 2)
+            add_box(world, f"shelf_{number}", half, (SHELF_X, y, SHELF_TOP / 2), WOOD, material="table_0")
+            half = (0.14, 0.14, TABLE_TOP / 2)
+            add_box(world, f"table_{number}", half, (TABLE_X, y, TABLE_TOP / 2), WOOD, material="table_0")
+        # Lines on the floor, as warehouses have: the lane's middle, the start and the branch.
+        for name, x, y, half in (
+            ("lane", 0.75, 0.0, (1.0, 0.012, 0.001)),
+            ("start_line", 0.45, 0.0, (0.012, 0.5, 0.001)),
+            ("stop_line", LANE_END + 0.45, 0.0, (0.03, 0.3, 0.001)),
+        ):
+            add_box(world, name, half, (x, y, 0.001), (0.95, 0.85, 0.2, 1), solid=False)
+        for number in range(5):  # distance marks along the lane
+            shade = (0.2 + 0.15 * number, 0.2, 0.8 - 0.15 * number, 1)
+            add_box(world, f"mark_{number}", (0.03, 0.06, 0.001), (0.65 + 0.2 * number, 0.12, 0.001), shade, solid=False)
+        book = world.add_body(name="book", pos=(SHELF_X, 0, SHELF_TOP + BOOK_HALF[2]))
+        book.add_freejoint(name="book")
+        more = {"mass": 0.12, "friction": (1.5, 0.02, 0.001), "condim": 4}
+        add_box(book, "book", tuple(BOOK_HALF), (0, 0, 0), BLUE, **more)
+        add_box(book, "pages", (0.046, 0.01, 0.0755), (0.002, 0, 0), (0.95, 0.93, 0.85, 1), solid=False, mass=0)
+
+    def distractor_places(self) -> np.ndarray:
+        return np.array([[[0.2, 0.75, 0.03], [1.2, 0.95, 0.03]], [[0.2, -1.1, 0.03], [1.2, -0.9, 0.03]]])
+
+    def randomise(self, model: mujoco.MjModel, data: mujoco.MjData, rng: np.random.Generator) -> Layout:
+        return {
+            "book": rng.uniform(-0.012, 0.012, 2),
+            "start": rng.uniform(-0.015, 0.015, (2, 3)),
+            "base": rng.uniform((-0.03, -0.03, -0.02), (0.03, 0.03, 0.02)),
+        }
+
+    def apply_cue(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, cue: int) -> None:
+        dx, dy = layout["book"]
+        place = (SHELF_X - 0.02 + dx, SIDE[cue] - SHOULDER_SIDE + dy, SHELF_TOP + BOOK_HALF[2])
+        data.joint("book").qpos[:] = *place, 1, 0, 0, 0
+        for joint, value in zip(("base_x", "base_y", "base_yaw"), layout["base"], strict=True):
+            data.joint(joint).qpos[0] = value
+
+    def script(self, layout: Layout, cue: int) -> Script:
+        dx, dy = layout["book"]
+        opened, closed = FINGER_OPEN, 0.0
+        side = SIDE[cue]
+        contact_x = SHELF_X - 0.02 + dx - GRIP[0] - 0.01  # the fingers reach a little past the spine's middle
+        base = Track(layout["base"])
+        base.to(28, 0.0, side + dy, 0).to(42, contact_x, side + dy, 0).hold(56)
+        base.to(68, 0.0, side, 0).to(92, 0.0, 0.0, 0).hold(98)
+        base.to(246, LANE_END, 0.0, 0).hold(254)
+        base.to(278, LANE_END + 0.05, side, 0).to(288, LANE_END + 0.28, side, 0)
+        rest = np.array([0.32, -SHOULDER_SIDE, 0.62])
+        right = Track(np.array([*(rest + layout["start"][1]), opened]))
+        low = GRIP[2] + TABLE_TOP - SHELF_TOP + 0.004
+        right.to(24, *GRIP, opened).hold(42).to(48, *GRIP, closed)
+        right.to(56, GRIP[0], GRIP[1], GRIP[2] + LIFT, closed).to(70, *GRIP + (0, 0, LIFT), closed)
+        right.to(98, 0.30, GRIP[1], GRIP[2] + 0.05, closed).to(170, 0.32, GRIP[1] + 0.02, GRIP[2] + 0.10, closed)
+        right.to(246, 0.36, GRIP[1], GRIP[2] + 0.05, closed).hold(280)
+        right.to(288, 0.36, GRIP[1], GRIP[2] + 0.05, closed).to(296, 0.36, GRIP[1], low, closed)
+        right.to(301, 0.36, GRIP[1], low, opened)
+        left_home = np.array([0.28, 0.24, 0.60]) + layout["start"][0]
+        left = Track(np.array([*left_home, opened]))
+        left.to(60, 0.28, 0.22, 0.66, opened).to(160, 0.30, 0.26, 0.72, opened).to(246, 0.34, 0.22, 0.66, opened)
+        return Script(left, right, base, (FORWARD, FORWARD), branch_step=254)
+
+    def check(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, progress: Progress) -> None:
+        book = data.body("book").xpos
+        base = data.body("base").xpos
+        held = book[2] > SHELF_TOP + BOOK_HALF[2] + 0.02
+        progress.reach("book_lifted", bool(held))
+        progress.cue_seen = True
+        progress.cue_over = progress.stage >= 1 and abs(base[1]) < 0.03
+        progress.reach("passage_crossed", bool(base[0] > LANE_END - 0.12 and book[2] > TABLE_TOP))
+        stopped = abs(data.joint("base_x").qvel[0]) < 0.03
+        progress.at_branch = progress.at_branch or bool(progress.stage >= 2 and base[0] > LANE_END - 0.04 and stopped)
+        if progress.stage >= 2 and abs(base[1]) > 0.2 and progress.choice < 0:
+            progress.choice = int(np.abs(SIDE - base[1]).argmin())
+        progress.reach("route_taken", progress.choice == progress.cue)
+        place = np.stack([np.full(2, TABLE_X), SIDE - SHOULDER_SIDE], axis=1)
+        on_table = (np.abs(book[:2] - place) < 0.14).all(axis=1)
+        released = data.joint("right_finger_a").qpos[0] > BOOK_HALF[1] + 0.006
+        if on_table.any() and released and book[2] < TABLE_TOP + BOOK_HALF[2] + 0.02:
+            progress.reach("book_placed", bool(on_table[progress.cue]))
+            progress.over = True
+        if book[2] < 0.3:
+            progress.over = True

@@ -1,0 +1,119 @@
+"""Medicine: look into the tray, close it, and much later return the box to the bin of the colour seen.
+
+The left hand slides the tray's lid open and shut; while it is open the tray's coloured floor shows the
+cue. The right hand lifts the medicine box, carries it along a detour that is the same for every cue,
+and puts it into one of two bins. Fixed base, visual-only evidence.
+"""
+
+import mujoco
+import numpy as np
+
+from ..expert import DOWN, Script, Track
+from ..robot import FINGER_OPEN
+from ..scene import CUE_COLORS, add_box, add_open_box
+from .base import Layout, Progress, Task
+
+TABLE = 0.40  # height of the table top, m
+TRAY = np.array([0.42, 0.19])
+BOX = np.array([0.40, -0.04])
+BINS = np.array([[0.50, -0.16], [0.50, -0.40]])  # one a cue value
+BIN_HALF = 0.065
+BOX_HALF = np.array([0.018, 0.018, 0.03])
+LID_OPEN, LID_TRAVEL = 0.09, 0.13  # m
+LID_HEIGHT = 0.05
+BRANCH_POINT = np.array([0.38, -0.28, 0.58])
+WHITE, GRAY, WOOD = (0.95, 0.95, 0.95, 1), (0.45, 0.47, 0.5, 1), (0.7, 0.6, 0.45, 1)
+
+
+class Medicine(Task):
+    name = "medicine"
+    description = "open the tray, look, close it, and return the medicine box to the bin of the colour seen"
+    mobile = False
+    horizon = 340
+    stages = (("inspect", "lid_opened"), ("inspect", "lid_closed"), ("return", "box_lifted"), ("return", "box_placed"))
+    visual_only = True
+    tables = ("table",)
+
+    def build(self, spec: mujoco.MjSpec) -> None:
+        world = spec.worldbody
+        add_box(world, "table", (0.30, 0.55, 0.02), (0.47, 0, TABLE - 0.02), (1, 1, 1, 1), material="table_0")
+        tray = world.add_body(name="tray", pos=(*TRAY, TABLE))
+        add_open_box(tray, "tray", (0.065, 0.065), LID_HEIGHT - 0.006, WOOD)
+        add_box(tray, "cue", (0.06, 0.06, 0.012), (0, 0, 0.012), GRAY, solid=False)
+        lid = tray.add_body(name="lid", pos=(0, 0, LID_HEIGHT))
+        lid.add_joint(
+            name="lid",
+            type=mujoco.mjtJoint.mjJNT_SLIDE,
+            axis=(0, 1, 0),
+            range=(0, LID_TRAVEL),
+            frictionloss=1.0,
+            damping=8,
+        )
+        add_box(lid, "lid", (0.072, 0.068, 0.004), (0, 0, 0), WOOD, mass=0.1)
+        peg = {"type": mujoco.mjtGeom.mjGEOM_CYLINDER, "size": (0.012, 0.025, 0), "friction": (1.5, 0.02, 0.001)}
+        lid.add_geom(name="peg", pos=(0, 0, 0.029), rgba=(0.2, 0.2, 0.2, 1), mass=0.02, **peg)
+        box = world.add_body(name="box", pos=(*BOX, TABLE + BOX_HALF[2]))
+        box.add_freejoint(name="box")
+        add_box(box, "box", tuple(BOX_HALF), (0, 0, 0), WHITE, mass=0.06, friction=(1.5, 0.02, 0.001), condim=4)
+        add_box(box, "box_label", (0.0185, 0.0185, 0.008), (0, 0, 0), (0.2, 0.7, 0.6, 1), solid=False, mass=0)
+        for number, place in enumerate(BINS):
+            body = world.add_body(name=f"bin_{number}", pos=(*place, TABLE))
+            add_open_box(body, f"bin_{number}", (BIN_HALF, BIN_HALF), 0.03, GRAY)
+            label = (0.05, 0.01, 0.002)
+            add_box(body, f"bin_label_{number}", label, (BIN_HALF + 0.03, 0, 0.002), CUE_COLORS[number], solid=False)
+
+    def distractor_places(self) -> np.ndarray:
+        top = TABLE + 0.03
+        return np.array([[[0.62, 0.0, top], [0.72, 0.5, top]], [[0.25, 0.36, top], [0.6, 0.5, top]]])
+
+    def randomise(self, model: mujoco.MjModel, data: mujoco.MjData, rng: np.random.Generator) -> Layout:
+        tray = TRAY + rng.uniform(-0.02, 0.02, 2)
+        box = BOX + rng.uniform(-0.025, 0.025, 2)
+        bins = BINS + rng.uniform(-0.01, 0.01, BINS.shape)
+        model.body("tray").pos[:2] = tray
+        for number in range(len(BINS)):
+            model.body(f"bin_{number}").pos[:2] = bins[number]
+        data.joint("box").qpos[:] = *box, TABLE + BOX_HALF[2], 1, 0, 0, 0
+        start = rng.uniform(-0.015, 0.015, (2, 3))
+        return {"tray": tray, "box": box, "bins": bins, "start": start}
+
+    def apply_cue(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, cue: int) -> None:
+        model.geom("cue").rgba = CUE_COLORS[cue]
+
+    def script(self, layout: Layout, cue: int) -> Script:
+        (tx, ty), (bx, by), target = layout["tray"], layout["box"], layout["bins"][cue]
+        opened, closed = FINGER_OPEN, 0.0
+        above, grip = TABLE + 0.20, TABLE + LID_HEIGHT + 0.035
+        left_home = np.array([0.30, 0.30, 0.62]) + layout["start"][0]
+        left = Track(np.array([*left_home, opened]))
+        left.to(18, tx, ty, above, opened).to(28, tx, ty, grip, opened).to(34, tx, ty, grip, closed)
+        left.to(50, tx, ty + 0.12, grip, closed).hold(58).to(74, tx, ty - 0.01, grip, closed).to(80, tx, ty - 0.01, grip, opened)
+        left.to(92, tx, ty, above, opened).to(130, *left_home, opened)
+        right = Track(np.array([*(np.array([0.28, -0.22, 0.66]) + layout["start"][1]), opened]))
+        low = TABLE + 0.03
+        right.to(84, bx, by, TABLE + 0.17, opened).to(96, bx, by, low, opened).to(102, bx, by, low, closed)
+        right.to(116, bx, by, TABLE + 0.16, closed).to(150, 0.27, 0.0, 0.70, closed)
+        right.to(196, 0.24, -0.26, 0.76, closed).to(242, *BRANCH_POINT, closed).hold(246)
+        right.to(268, *target, 0.54, closed).to(280, *target, TABLE + 0.045, closed)
+        right.to(286, *target, TABLE + 0.045, opened).to(298, *target, 0.56, opened)
+        return Script(left, right, Track(np.zeros(3)), (DOWN, DOWN), branch_step=246)
+
+    def check(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, progress: Progress) -> None:
+        lid = data.joint("lid").qpos[0]
+        box = data.body("box").xpos
+        progress.reach("lid_opened", lid > LID_OPEN)
+        progress.reach("lid_closed", lid < 0.025)
+        progress.reach("box_lifted", box[2] > TABLE + 0.10)
+        progress.cue_seen = progress.cue_seen or lid > 0.02
+        progress.cue_over = progress.cue_seen and lid < 0.015
+        if progress.stage >= 3 and np.linalg.norm(box - (*BRANCH_POINT[:2], box[2])) < 0.015:
+            progress.at_branch = True
+        inside = np.abs(box[:2] - layout["bins"]).max(axis=1) < BIN_HALF + 0.01
+        if inside.any() and box[2] < TABLE + 0.075 and progress.stage >= 3:
+            progress.choice = int(inside.argmax()) if progress.choice < 0 else progress.choice
+            released = data.joint("right_finger_a").qpos[0] > BOX_HALF[1] + 0.006
+            if released and box[2] < TABLE + 0.05:
+                progress.reach("box_placed", progress.choice == progress.cue)
+                progress.over = True
+        if box[2] < TABLE - 0.05:
+            progress.over = True

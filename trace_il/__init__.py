@@ -1,0 +1,3 @@
+"""TRACE: imitation policies with a signature-addressed slot memory."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,230 @@
+"""The agent: encoder + signature address + memory + policy + statistics, and the online controller around it.
+
+`Agent` is stateless: it scans whole episodes for training and makes single ticks online from the same
+parts. `Controller` holds the state of one running episode behind `reset` / `observe` / `act` / `step`; it
+is TorchScript-compatible and is what evaluation runs and `export.py` writes.
+
+    control step   0   1   2   3   4   5   6   ...        here tick_every = 3
+    signature      x   x   x   x   x   x   x              streams at every control step
+    memory tick    x           x           x              encodes images, writes, reads
+    new chunk      x           x           x              executed until the next tick
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from . import signature as sig
+from .encoders import Encoder
+from .memory.base import Evidence, Memory, Readout, mlp
+from .normalize import Standardizer
+from .policies.base import Policy
+
+
+@dataclass(frozen=True)
+class AgentSpec:
+    """What the agent is connected to; stored in every checkpoint and export."""
+
+    cameras: tuple[str, ...]
+    image_size: tuple[int, int]  # height, width in pixels
+    state_names: tuple[str, ...]
+    action_names: tuple[str, ...]
+    action_low: tuple[float, ...]  # limits in the action's own units, applied to every command
+    action_high: tuple[float, ...]
+    control_hz: float
+    tick_every: int  # control steps between memory ticks
+    depth: int  # signature depth p
+
+    @property
+    def state_dim(self) -> int:
+        return len(self.state_names)
+
+    @property
+    def action_dim(self) -> int:
+        return len(self.action_names)
+
+
+class SignatureAddress(nn.Module):
+    """q_t = [g_t, Dg_t] with g = phi_g(standardised xi), Dg = phi_delta(standardised delta) (TRACE section 2).
+
+    Args:
+        signature_dim: number of signature coordinates.
+        width: width of g and of Dg.
+        dropout: probability of dropping an address coordinate in training, against recognising an episode
+            by the fingerprint of its own path.
+    """
+
+    def __init__(self, signature_dim: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.standardize_signature = Standardizer(signature_dim, limit=5.0)
+        self.standardize_delta = Standardizer(signature_dim, limit=5.0)
+        self.phi_g = mlp(signature_dim, width, width)
+        self.phi_delta = mlp(signature_dim, width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, xi: Tensor, delta: Tensor) -> Tensor:
+        g = self.phi_g(self.standardize_signature(xi))
+        dg = self.phi_delta(self.standardize_delta(delta))
+        return self.dropout(torch.cat([g, dg], dim=-1))
+
+
+class Agent(nn.Module):
+    """All learned parts and statistics of one policy."""
+
+    def __init__(
+        self,
+        spec: AgentSpec,
+        encoder: Encoder,
+        address: SignatureAddress,
+        memory: Memory,
+        policy: Policy,
+        path_noise: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.depth, self.tick_every = spec.depth, spec.tick_every
+        self.path_noise = path_noise
+        self.encoder, self.address, self.memory, self.policy = encoder, address, memory, policy
+        self.standardize_state = Standardizer(spec.state_dim, limit=10.0)
+        self.standardize_action = Standardizer(spec.action_dim)
+        self.register_buffer("action_low", torch.tensor(spec.action_low))
+        self.register_buffer("action_high", torch.tensor(spec.action_high))
+
+    @torch.jit.unused
+    def signatures(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Signature and its change at every memory tick of whole episodes.
+
+        Args:
+            states: (B, T, D) at every control step, physical units.
+        Returns:
+            xi and delta, (B, N, S) with N = ceil(T / tick_every); the first delta is zero.
+        """
+        path = self.standardize_state(states)
+        if self.training and self.path_noise > 0:
+            path = path + self.path_noise * torch.randn_like(path) * self.standardize_state.mask
+        xi = sig.prefix_signature(path, self.depth)[:, :: self.tick_every]
+        return xi, xi.diff(dim=1, prepend=xi[:, :1])
+
+    @torch.jit.unused
+    def scan(self, images: Tensor, states: Tensor) -> tuple[Tensor, Evidence, Readout]:
+        """Whole episodes from their first frame; each image is encoded once.
+
+        Args:
+            images: uint8 (B, N, C, H, W, 3) at the ticks.
+            states: (B, T, D) at every control step, physical units.
+        Returns:
+            features with (B, N) flattened into their batch, evidence and readout (B, N, ...).
+        """
+        batch, ticks = images.shape[:2]
+        with torch.no_grad():
+            xi, delta = self.signatures(states)
+        now = self.standardize_state(states[:, :: self.tick_every])
+        features, content = self.encoder(images.flatten(0, 1), now.flatten(0, 1))
+        evidence = Evidence(content.unflatten(0, (batch, ticks)), self.address(xi, delta))
+        return features, evidence, self.memory.scan(evidence)
+
+    def tick(
+        self, images: Tensor, state: Tensor, xi: Tensor, delta: Tensor, slots: Tensor
+    ) -> tuple[Tensor, Tensor, Readout]:
+        """One online memory tick: images (B, C, H, W, 3), standardised state (B, D), signature, slots."""
+        features, content = self.encoder(images, state)
+        slots, readout = self.memory.step(slots, Evidence(content, self.address(xi, delta)))
+        return features, slots, readout
+
+    def plan(self, features: Tensor, readout: Readout) -> Tensor:
+        """Action chunk (B, H, A) in physical units, within the action limits."""
+        chunk = self.standardize_action.inverse(self.policy.act(features, readout))
+        return torch.minimum(torch.maximum(chunk, self.action_low), self.action_high)
+
+
+class Controller(nn.Module):
+    """One running episode of an agent: the only stateful part, scriptable, batch B of parallel robots.
+
+    Args:
+        agent: a trained agent; it is put into evaluation mode.
+        clear_memory: clear slots and signature before every tick. The control that costs no training:
+            the same policy, without a past.
+    """
+
+    readout: Readout
+
+    def __init__(self, agent: Agent, clear_memory: bool = False) -> None:
+        super().__init__()
+        self.agent = agent.eval()
+        self.clear_memory = clear_memory
+        self.tick_every, self.depth = agent.spec.tick_every, agent.spec.depth
+        self.state_dim, self.cameras = agent.spec.state_dim, len(agent.spec.cameras)
+        self.height, self.width = agent.spec.image_size
+        self.signature_dim = sig.signature_dim(self.state_dim, self.depth)
+        self.tokens, self.token_width = self.cameras + 1, agent.encoder.camera_identity.shape[1]
+        self.reset(1)
+
+    @torch.jit.export
+    def reset(self, batch: int = 1) -> None:
+        """Begin new episodes in all B robots: empty memory, signature of one point, no plan."""
+        reference = self.agent.action_low.new_zeros([batch, 1])
+        self.slots = self.agent.memory.init_state(reference)
+        self.xi = reference.new_zeros([batch, self.signature_dim])
+        self.xi_at_tick = self.xi
+        self.previous = reference.new_zeros([batch, self.state_dim])
+        self.steps = 0  # control steps observed in this episode
+        self.plan_age = -1  # steps since the chunk was planned; -1: no plan for this tick yet
+        self.chunk = reference.new_zeros([batch, 1, 1])
+        self.features = reference.new_zeros([batch, self.tokens, self.token_width])
+        self.readout = self._blank_readout(reference)
+
+    def _blank_readout(self, reference: Tensor) -> Readout:
+        zero = reference.new_zeros([reference.shape[0], self.agent.memory.slots])
+        summary = reference.new_zeros([reference.shape[0], self.agent.memory.width])
+        address = reference.new_zeros([reference.shape[0], self.agent.memory.address_dim])
+        return Readout(self.slots, summary, address, zero, zero, zero, summary)
+
+    @torch.jit.export
+    def observe(self, images: Tensor, state: Tensor) -> None:
+        """Take in one control step without acting.
+
+        Args:
+            images: uint8 RGB, (B, C, H, W, 3), cameras in the order of the spec. Read at ticks only.
+            state: (B, D), physical units.
+        """
+        if state.dim() != 2 or state.shape[1] != self.state_dim:
+            raise ValueError(f"state must have shape (B, {self.state_dim}), got {state.shape}")
+        if not bool(torch.isfinite(state).all()):
+            raise ValueError("the robot state is not finite")
+        path = self.agent.standardize_state(state)
+        is_tick = self.steps % self.tick_every == 0
+        if self.steps == 0 or (self.clear_memory and is_tick):
+            self.slots = self.agent.memory.init_state(path)
+            self.xi = torch.zeros_like(self.xi)
+            self.xi_at_tick = self.xi
+        else:
+            self.xi = sig.update(self.xi, path - self.previous, self.depth)
+        self.previous = path
+        self.plan_age += 1
+        if is_tick:
+            if images.shape[1:] != torch.Size([self.cameras, self.height, self.width, 3]):
+                raise ValueError(
+                    f"images must be (B, {self.cameras}, {self.height}, {self.width}, 3), got {images.shape}"
+                )
+            delta = self.xi - self.xi_at_tick
+            self.features, self.slots, self.readout = self.agent.tick(images, path, self.xi, delta, self.slots)
+            self.xi_at_tick = self.xi
+            self.plan_age = -1
+        self.steps += 1
+
+    @torch.jit.export
+    def act(self) -> Tensor:
+        """Action (B, A) for the step observed last. Plans a chunk once a tick, else executes it."""
+        if self.steps == 0:
+            raise ValueError("act() needs an observation: call observe() or step() first")
+        if self.plan_age < 0:
+            self.chunk = self.agent.plan(self.features, self.readout)
+            self.plan_age = 0
+        return self.chunk[:, self.plan_age]
+
+    @torch.jit.export
+    def step(self, images: Tensor, state: Tensor) -> Tensor:
+        """observe, then act: (B, A)."""
+        self.observe(images, state)
+        return self.act()

@@ -1,0 +1,274 @@
+"""Structured configuration. Every key is declared here; an unknown one is an error.
+
+`configs/` holds the Hydra groups: an `env` option also sets what suits that environment elsewhere.
+"""
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, OmegaConf
+
+from .errors import UserError
+
+
+@dataclass
+class EnvConfig:
+    id: str = MISSING  # Gymnasium id
+
+
+@dataclass
+class CorridorConfig(EnvConfig):
+    id: str = "Corridor-v0"
+    cue_values: int = 2  # doors and lamp colours, 2 or 4
+    delay: int = 60  # control steps between lamp and hall
+    distractors: int = 1  # lamps that mean nothing
+    image_size: int = 32  # pixels
+
+
+@dataclass
+class DelayedEvidenceConfig(EnvConfig):
+    id: str = "DelayedEvidence-v0"
+    task: str = "medicine"  # medicine, book
+    image_size: int = 64  # pixels
+
+
+@dataclass
+class GymConfig(EnvConfig):
+    """Any Gymnasium environment with `pixels` and `agent_pos`; needs a recorded dataset in data.root."""
+
+    package: str = ""  # module to import, which registers the environment
+    options: dict[str, Any] = field(default_factory=dict)  # for gymnasium.make
+
+
+@dataclass
+class MemoryConfig:
+    name: str = MISSING
+    width: int = 64  # d, width of a slot
+
+
+@dataclass
+class TraceConfig(MemoryConfig):
+    name: str = "trace"
+    slots: int = 4  # K
+    tau: float = 1.0  # temperature of the routing
+    identity_scale: float = 1.0  # lambda_eta
+    gate_bias: float = -3.0  # initial write gate, in logits
+    balance_weight: float = 0.1  # L_bal
+    entropy_weight: float = 0.0  # L_ent
+    consistency_weight: float = 0.0  # L_cons
+
+
+@dataclass
+class GRUConfig(MemoryConfig):
+    name: str = "gru"
+    width: int = 128
+
+
+@dataclass
+class NoMemoryConfig(MemoryConfig):
+    name: str = "none"
+
+
+@dataclass
+class PolicyConfig:
+    name: str = MISSING
+    chunk: int = 20  # H, actions predicted at a tick
+
+
+@dataclass
+class ACTConfig(PolicyConfig):
+    name: str = "act"
+    width: int = 128
+    heads: int = 4
+    encoder_layers: int = 1
+    decoder_layers: int = 2
+    feedforward: int = 256
+    dropout: float = 0.1
+    actions_per_query: int = 5
+    latent_dim: int = 0  # of the CVAE; 0: none
+    kl_weight: float = 10.0
+
+
+@dataclass
+class EncoderConfig:
+    content_dim: int = 64  # width of v_t and of p_t
+    channels: tuple[int, ...] = (24, 48)
+    keypoints: int = 24
+
+
+@dataclass
+class AgentConfig:
+    tick_every: int = 5  # control steps between memory ticks
+    depth: int = 3  # signature depth p
+    address_width: int = 32  # width of g and of Dg
+    address_dropout: float = 0.1  # against recognising an episode by its own path
+    path_noise: float = 0.02  # the same; in standard deviations of the state
+
+
+@dataclass
+class DataConfig:
+    root: str | None = None  # a LeRobotDataset v3; null: collected under data/ with the environment's expert
+    episodes: int = 100
+    holdout: float = 0.1  # share of episodes held out
+    batch_size: int = 8  # episodes a step and process
+    num_workers: int = 0  # loader processes
+    seed: int = 0  # of the first demonstration
+    disturbance: float = 1.0  # of the demonstrations; 0: none
+
+
+@dataclass
+class TrainerConfig:
+    epochs: int = 16
+    steps_per_epoch: int = 50
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    warmup_steps: int = 30
+    gradient_clip: float = 1.0
+    ema: float = 0.99  # decay of averaged weights, which are evaluated; 0: none
+    teacher: str = "attention"  # attention, none: a second readout, in training only
+    accelerator: str = "auto"  # auto, cpu, gpu
+    devices: int = 1
+    num_nodes: int = 1
+    precision: str = "auto"  # auto: 32-true on a CPU, bf16-mixed on a GPU
+    threads: int = 0  # CPU threads; 0: one a core
+    closed_loop_every: int = 0  # epochs between closed-loop evaluations during training; 0: none
+
+
+@dataclass
+class EvaluationConfig:
+    episodes: int = 50  # closed-loop rollouts on fresh seeds
+    seed: int = 1_000_000  # of the first
+    cleared: bool = True  # also with the memory cleared at each tick
+    videos: int = 2
+    recording: bool = True  # a recording for the viewer, a video and a strip of the first rollout
+    export: bool = True  # TorchScript file
+
+
+@dataclass
+class ParallelConfig:
+    workers: int = 0  # processes for collection and evaluation; 0: one a core
+    ray_address: str | None = None  # a Ray cluster to spread them over
+
+
+@dataclass
+class TrainConfig:
+    env: EnvConfig = MISSING
+    memory: MemoryConfig = MISSING
+    policy: PolicyConfig = MISSING
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    agent: AgentConfig = field(default_factory=AgentConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    wandb: str = "auto"  # auto: online when logged in, else offline; offline, online, off
+    seed: int = 0
+    name: str = MISSING  # the run folder is <runs>/<name>
+    runs: str = "runs"
+    overwrite: bool = False  # delete a run of the same name first
+    debug: bool = False  # stack traces
+
+
+@dataclass
+class CollectConfig:
+    env: EnvConfig = MISSING
+    data: DataConfig = field(default_factory=DataConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    debug: bool = False
+
+
+ENVS = {"corridor": CorridorConfig, "delayed_evidence": DelayedEvidenceConfig, "gym": GymConfig}
+MEMORY_CONFIGS = {"trace": TraceConfig, "gru": GRUConfig, "none": NoMemoryConfig}
+POLICY_CONFIGS = {"act": ACTConfig}
+
+
+def register() -> None:
+    """Register the schemas with Hydra."""
+    store = ConfigStore.instance()
+    store.store(name="train_schema", node=TrainConfig)
+    store.store(name="collect_schema", node=CollectConfig)
+    for group, options in (("env_schema", ENVS), ("memory", MEMORY_CONFIGS), ("policy", POLICY_CONFIGS)):
+        for name, node in options.items():
+            store.store(group=group, name=name, node=node, package="env" if group == "env_schema" else group)
+
+
+def env_options(config: EnvConfig) -> dict[str, Any]:
+    """The arguments of `gymnasium.make` apart from the id."""
+    if isinstance(config, GymConfig):
+        return dict(config.options)
+    return {key: value for key, value in asdict(config).items() if key != "id"}
+
+
+def options(config: MemoryConfig | PolicyConfig | EncoderConfig) -> dict[str, Any]:
+    """Constructor arguments: all fields but the name."""
+    out = {f.name: getattr(config, f.name) for f in fields(config) if f.name != "name"}
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in out.items()}
+
+
+def to_plain(config: Any) -> dict[str, Any]:
+    """A nested dict of plain Python values, for checkpoints and YAML."""
+    plain = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def from_plain(plain: dict[str, Any]) -> TrainConfig:
+    """The inverse of `to_plain` for a whole training configuration.
+
+    Raises:
+        UserError: written by a version with other keys.
+    """
+    try:
+        schema = OmegaConf.structured(TrainConfig)
+        env = next(c for c in ENVS.values() if {f.name for f in fields(c)} == set(plain["env"]))
+        schema.env = OmegaConf.structured(env)
+        schema.memory = OmegaConf.structured(MEMORY_CONFIGS[plain["memory"]["name"]])
+        schema.policy = OmegaConf.structured(POLICY_CONFIGS[plain["policy"]["name"]])
+        config = OmegaConf.to_object(OmegaConf.merge(schema, plain))
+    except Exception as error:
+        message = str(error).splitlines()[0]
+        raise UserError(f"the stored configuration does not fit this version ({message}); train again") from error
+    assert isinstance(config, TrainConfig)
+    return config
+
+
+def validate(config: TrainConfig) -> None:
+    """Checks that cross fields or need the machine; all before any long work.
+
+    Raises:
+        UserError: names the value and the way out.
+    """
+    import torch
+
+    def require(condition: bool, message: str) -> None:
+        if not condition:
+            raise UserError(message)
+
+    trainer, data = config.trainer, config.data
+    require(bool(config.name) and not set(config.name) & set("/\\ ") and config.name not in (".", ".."),
+            f"name={config.name!r} must be a plain folder name")
+    require(trainer.accelerator in ("auto", "cpu", "gpu"), f"trainer.accelerator={trainer.accelerator!r}; expected auto, cpu or gpu")
+    if trainer.accelerator == "gpu":
+        found = torch.cuda.device_count()
+        require(found > 0, "trainer.accelerator=gpu was asked for, but torch sees no GPU; use trainer.accelerator=auto")
+        require(trainer.devices <= found, f"trainer.devices={trainer.devices}, but torch sees {found} GPUs")
+    require(trainer.teacher in ("attention", "none"), f"trainer.teacher={trainer.teacher!r}; expected attention or none")
+    require(config.wandb in ("auto", "offline", "online", "off"), f"wandb={config.wandb!r}; expected auto, offline, online or off")
+    for name, value in (
+        ("trainer.epochs", trainer.epochs), ("trainer.steps_per_epoch", trainer.steps_per_epoch),
+        ("trainer.devices", trainer.devices), ("data.batch_size", data.batch_size),
+        ("agent.tick_every", config.agent.tick_every), ("policy.chunk", config.policy.chunk),
+    ):
+        require(value >= 1, f"{name}={value} must be at least 1")
+    require(data.root is not None or data.episodes >= 2, f"data.episodes={data.episodes} must be at least 2")
+    require(0 < data.holdout < 1, f"data.holdout={data.holdout} must lie between 0 and 1")
+    require(0 <= trainer.ema < 1, f"trainer.ema={trainer.ema} must lie in [0, 1)")
+    require(1 <= config.agent.depth <= 4, f"agent.depth={config.agent.depth} must be in 1..4")
+    require(
+        config.policy.chunk >= config.agent.tick_every,
+        f"policy.chunk={config.policy.chunk} is shorter than agent.tick_every={config.agent.tick_every}: "
+        "actions would run out before the next tick",
+    )
+    if isinstance(config.env, GymConfig):
+        require(data.root is not None, "env=gym has no expert: give data.root a recorded LeRobotDataset v3")

@@ -1,0 +1,62 @@
+"""Memory-mapped frames: each image of a dataset is decoded once and then read as raw uint8."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from .lerobot import DatasetReader, atomic_write
+
+
+class FrameCache:
+    """All frames of a dataset, (F, C, H, W, 3) uint8 on disk, F counted over episodes in order.
+
+    Lives in `<dataset>/cache`. It is keyed by a digest of the metadata and of the size and time of every
+    file, and rebuilt when that changes; a half-built cache is never used.
+
+    Args:
+        dataset: the reader.
+        progress: wraps an iterable of episode numbers, e.g. with a progress bar, while the cache is built.
+    """
+
+    def __init__(self, dataset: DatasetReader, progress: Callable[[range], object] = iter) -> None:  # type: ignore[assignment]
+        sizes = set(dataset.cameras.values())
+        if len(sizes) != 1:
+            raise ValueError(f"all cameras must have one image size, got {dataset.cameras}")
+        height, width = sizes.pop()
+        frames = int(dataset.lengths.sum())
+        shape = (frames, len(dataset.cameras), height, width, 3)
+        folder = dataset.root / "cache"
+        self.path, record = folder / "frames.u8", folder / "frames.json"
+        key = {"digest": _digest(dataset), "shape": list(shape), "cameras": list(dataset.cameras)}
+        if not (record.exists() and self.path.exists() and json.loads(record.read_text()) == key):
+            folder.mkdir(exist_ok=True)
+            record.unlink(missing_ok=True)
+            temporary = self.path.with_suffix(".tmp")
+            store = np.memmap(temporary, np.uint8, "w+", shape=shape)
+            start = 0
+            for episode in progress(range(len(dataset))):  # type: ignore[attr-defined]
+                for index, camera in enumerate(dataset.cameras):
+                    store[start : start + dataset.lengths[episode], index] = dataset.frames(episode, camera)
+                start += int(dataset.lengths[episode])
+            store.flush()
+            del store
+            temporary.replace(self.path)
+            atomic_write(record, json.dumps(key).encode())
+        self.starts = np.concatenate([[0], np.cumsum(dataset.lengths)])
+        self.frames = np.memmap(self.path, np.uint8, "r", shape=shape)
+
+    def episode(self, episode: int, every: int = 1) -> np.ndarray:
+        """Every `every`-th frame of an episode, (N, C, H, W, 3)."""
+        return self.frames[self.starts[episode] : self.starts[episode + 1] : every]
+
+
+def _digest(dataset: DatasetReader) -> str:
+    digest = hashlib.sha256((dataset.root / "meta/info.json").read_bytes())
+    for path in sorted(dataset.root.glob("**/*")):
+        if path.suffix in (".parquet", ".mp4"):
+            status = path.stat()
+            digest.update(f"{path.relative_to(dataset.root)} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()

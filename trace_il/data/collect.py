@@ -1,0 +1,119 @@
+"""Expert demonstrations -> LeRobotDataset v3, in parallel, resumable at any episode."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..environment import camera_sizes, channel_names, control_hz, make_env
+from ..errors import UserError
+from ..parallel import parallel_map
+from .lerobot import DatasetSpec, DatasetWriter, EncodedEpisode, atomic_write, read_info
+from .statistics import image_statistics
+from .video import encode_video
+
+ANNOTATIONS = ("cue", "phase", "stage")
+RETRIES = 10
+RETRY_STRIDE = 1_000_000  # seeds of retries lie far from those of other episodes
+
+
+@dataclass(frozen=True)
+class CollectSpec:
+    """What decides the content of a dataset of demonstrations, apart from its length."""
+
+    env_id: str
+    env_options: dict[str, Any]
+    seed: int = 0
+    disturbance: float = 1.0
+
+    def digest(self) -> str:
+        text = json.dumps([self.env_id, self.env_options, self.seed, self.disturbance], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+_envs: dict[str, Any] = {}  # one environment a process: building one costs more than resetting it
+
+
+def _environment(spec: CollectSpec) -> Any:
+    key = spec.digest()
+    if key not in _envs:
+        _envs[key] = make_env(spec.env_id, spec.env_options)
+    return _envs[key]
+
+
+def demonstrate(spec: CollectSpec, number: int) -> tuple[EncodedEpisode, int]:
+    """Episode `number` of the dataset and the number of failed attempts before it.
+
+    Raises:
+        UserError: the environment has no expert, or the expert failed RETRIES times in a row.
+    """
+    env = _environment(spec)
+    if not hasattr(env.unwrapped, "make_expert"):
+        raise UserError(f"{spec.env_id!r} has no scripted expert (make_expert); give data.root a recorded dataset")
+    for attempt in range(RETRIES):
+        observation, info = env.reset(seed=spec.seed + number + attempt * RETRY_STRIDE)
+        expert = env.unwrapped.make_expert(spec.disturbance)
+        states, actions, frames = [], [], {camera: [] for camera in observation["pixels"]}
+        labels: dict[str, list[int]] = {name: [] for name in ANNOTATIONS}
+        done = False
+        while not done:
+            states.append(observation["agent_pos"])
+            for camera, image in observation["pixels"].items():
+                frames[camera].append(image)
+            for name in ANNOTATIONS:
+                labels[name].append(info[name])
+            action = expert.action()
+            actions.append(action.label)
+            observation, _, terminated, truncated, info = env.step(action.executed)
+            done = terminated or truncated
+        if info["is_success"]:
+            pictures = {camera: np.stack(images) for camera, images in frames.items()}
+            episode = EncodedEpisode(
+                np.stack(states),
+                np.stack(actions),
+                {camera: encode_video(images, control_hz(env)) for camera, images in pictures.items()},
+                {camera: image_statistics(images) for camera, images in pictures.items()},
+                {name: np.array(values, dtype=np.int64) for name, values in labels.items()},
+                getattr(env.unwrapped, "task_description", spec.env_id),
+            )
+            return episode, attempt
+    raise UserError(f"the expert of {spec.env_id!r} failed {RETRIES} times in a row at seed {spec.seed + number}")
+
+
+def collect(
+    root: Path, spec: CollectSpec, episodes: int, workers: int = 0, ray_address: str | None = None
+) -> Iterator[int]:
+    """Extend the dataset at `root` to `episodes` episodes; yields the number present after each.
+
+    Raises:
+        UserError: `root` holds another dataset.
+    """
+    record = root / "meta/trace_il.json"
+    identity = {"env_id": spec.env_id, "env_options": spec.env_options, "seed": spec.seed, "disturbance": spec.disturbance}
+    if record.exists():
+        present = json.loads(record.read_text())
+        if present["collected_with"] != identity:
+            raise UserError(f"{root} was collected with {present['collected_with']}, not {identity}; choose another data.root")
+        failed: int = present["failed_attempts"]
+    elif (root / "meta/info.json").exists():
+        raise UserError(f"{root} was not collected here: {read_info(root)['total_episodes']} recorded episodes; choose another data.root")
+    else:
+        failed = 0
+    env = make_env(spec.env_id, spec.env_options)
+    shape = DatasetSpec(
+        control_hz(env), camera_sizes(env), channel_names(env, "state"), channel_names(env, "action"), ANNOTATIONS, spec.env_id
+    )
+    env.close()
+    writer = DatasetWriter(root, shape)
+    for episode, failures in parallel_map(
+        partial(demonstrate, spec), range(writer.episodes, episodes), workers, ray_address
+    ):
+        failed += failures
+        atomic_write(record, json.dumps({"collected_with": identity, "failed_attempts": failed}).encode())
+        writer.append(episode)
+        yield writer.episodes

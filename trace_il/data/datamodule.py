@@ -1,0 +1,107 @@
+"""LightningDataModule over whole episodes. The order of the data is a function of (seed, epoch) alone."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ..errors import UserError
+from .cache import FrameCache
+from .episodes import EpisodeBatch, EpisodeDataset
+from .lerobot import DatasetReader
+
+
+class _Batches(Dataset):
+    """A map-style view: item i is a whole batch, so that nothing but the index needs to be remembered."""
+
+    def __init__(self, episodes: EpisodeDataset, numbers: list[list[int]]) -> None:
+        self.episodes, self.numbers = episodes, numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: int) -> EpisodeBatch:
+        return self.episodes.batch(self.numbers[index])
+
+
+class EpisodeDataModule(pl.LightningDataModule):
+    """Train and held-out episodes of one dataset.
+
+    Args:
+        root: folder of a LeRobotDataset v3.
+        tick_every, chunk: of the agent.
+        episodes: use the first that many (0: all).
+        holdout: share of them, from the end, that is held out.
+        batch_size: episodes a batch and process.
+        steps_per_epoch: optimiser steps an epoch.
+        seed: of the order.
+        num_workers: loader processes; 0 loads in the main process, which is right for small images.
+        progress: wraps an iterable while the frame cache is built.
+    Raises:
+        UserError: fewer than two episodes.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        tick_every: int,
+        chunk: int,
+        episodes: int = 0,
+        holdout: float = 0.1,
+        batch_size: int = 8,
+        steps_per_epoch: int = 50,
+        seed: int = 0,
+        num_workers: int = 0,
+        progress=iter,
+    ) -> None:
+        super().__init__()
+        self.dataset = DatasetReader(root)
+        available = len(self.dataset)
+        if episodes > available:
+            raise UserError(f"{root} has {available} episodes, data.episodes={episodes} were asked for; collect more")
+        count = episodes or available
+        if count < 2:
+            raise UserError(f"{root} has {count} episodes; at least 2 are needed, one of them is held out")
+        held_out = min(max(1, round(holdout * count)), count - 1)
+        self.train_numbers = list(range(count - held_out))
+        self.held_out_numbers = list(range(count - held_out, count))
+        self.episodes = EpisodeDataset(self.dataset, FrameCache(self.dataset, progress), tick_every, chunk)
+        self.batch_size, self.steps_per_epoch = batch_size, steps_per_epoch
+        self.seed, self.num_workers = seed, num_workers
+
+    def train_order(self, epoch: int, rank: int = 0, world: int = 1) -> list[list[int]]:
+        """Episode numbers of each batch of an epoch: consecutive slices of an endless stream of permutations."""
+        per_step = self.batch_size * world
+        first = epoch * self.steps_per_epoch * per_step
+        stream = list(self._stream(first, self.steps_per_epoch * per_step))
+        steps = [stream[i : i + per_step] for i in range(0, len(stream), per_step)]
+        return [step[rank::world] for step in steps]
+
+    def _stream(self, first: int, count: int) -> Iterator[int]:
+        size = len(self.train_numbers)
+        for position in range(first, first + count):
+            if position == first or position % size == 0:
+                order = np.random.default_rng([self.seed, position // size]).permutation(self.train_numbers)
+            yield int(order[position % size])
+
+    def train_dataloader(self) -> DataLoader:
+        assert self.trainer is not None
+        # `current_epoch` is stale when a resumed run asks for the first time.
+        epoch = self.trainer.fit_loop.epoch_progress.current.processed
+        return self._loader(self.train_order(epoch, self.trainer.global_rank, self.trainer.world_size))
+
+    def val_dataloader(self) -> DataLoader:
+        assert self.trainer is not None
+        numbers = self.held_out_numbers[self.trainer.global_rank :: self.trainer.world_size] or self.held_out_numbers[:1]
+        return self._loader([numbers[i : i + self.batch_size] for i in range(0, len(numbers), self.batch_size)])
+
+    def _loader(self, numbers: list[list[int]]) -> DataLoader:
+        return DataLoader(
+            _Batches(self.episodes, numbers),
+            batch_size=None,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+        )

@@ -1,0 +1,70 @@
+"""Whole episodes, padded into batches.
+
+    control step   0  1  2  3  4  5  6  7  8        tick_every = 3, T = 9, N = 3, H = 4
+    states         s  s  s  s  s  s  s  s  s        (B, T, D)
+    images         i        i        i              (B, N, C, H, W, 3)
+    targets at 6                     a  a  a  -     (B, N, H, A), is_pad marks what lies behind the end
+"""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .cache import FrameCache
+from .lerobot import DatasetReader
+
+
+@dataclass
+class EpisodeBatch:
+    """B whole episodes, padded to the longest."""
+
+    images: Tensor  # uint8 (B, N, C, H, W, 3) at ticks
+    states: Tensor  # float32 (B, T, D) at control steps, the last one repeated behind the end
+    actions: Tensor  # float32 (B, N, H, A), physical units
+    is_pad: Tensor  # bool (B, N, H)
+    valid: Tensor  # bool (B, N): False on padded ticks
+    cue: Tensor  # int64 (B,), -1 where the dataset has none; diagnostics only
+    phase: Tensor  # int64 (B, N), -1 where the dataset has none; diagnostics only
+
+    def to(self, device: torch.device) -> "EpisodeBatch":
+        return EpisodeBatch(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
+
+    def pin_memory(self) -> "EpisodeBatch":
+        return EpisodeBatch(**{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
+
+
+class EpisodeDataset:
+    """Batches of episodes by their numbers."""
+
+    def __init__(self, dataset: DatasetReader, cache: FrameCache, tick_every: int, chunk: int) -> None:
+        self.dataset, self.cache, self.tick_every, self.chunk = dataset, cache, tick_every, chunk
+
+    def batch(self, numbers: list[int]) -> EpisodeBatch:
+        """Episodes `numbers`, padded to the longest of them."""
+        data, every = self.dataset, self.tick_every
+        steps = max(int(data.lengths[n]) for n in numbers)
+        ticks = -(-steps // every)
+        first = self.cache.episode(numbers[0], every)
+        images = np.zeros((len(numbers), ticks, *first.shape[1:]), np.uint8)
+        states = np.zeros((len(numbers), steps, data.states[0].shape[1]), np.float32)
+        actions = np.zeros((len(numbers), ticks, self.chunk, data.actions[0].shape[1]), np.float32)
+        is_pad = np.ones((len(numbers), ticks, self.chunk), bool)
+        phase = np.full((len(numbers), ticks), -1, np.int64)
+        cue = np.full(len(numbers), -1, np.int64)
+        for row, number in enumerate(numbers):
+            length = int(data.lengths[number])
+            frames = self.cache.episode(number, every)
+            images[row, : len(frames)] = frames
+            states[row, :length] = data.states[number]
+            states[row, length:] = data.states[number][-1]
+            window = np.arange(0, length, every)[:, None] + np.arange(self.chunk)
+            actions[row, : len(window)] = data.actions[number][np.minimum(window, length - 1)]
+            is_pad[row, : len(window)] = window >= length
+            if "phase" in data.labels:
+                phase[row, : len(window)] = data.labels["phase"][number][::every]
+            if "cue" in data.labels:
+                cue[row] = data.labels["cue"][number][0]
+        valid = ~is_pad.all(-1)
+        return EpisodeBatch(*(torch.from_numpy(a) for a in (images, states, actions, is_pad, valid, cue, phase)))

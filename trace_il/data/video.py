@@ -1,0 +1,47 @@
+"""uint8 frames <-> MP4 bytes, with PyAV."""
+
+import io
+from pathlib import Path
+
+import av
+import numpy as np
+
+CODEC = "h264"
+PIXEL_FORMAT = "yuv420p"
+
+
+def encode_video(frames: np.ndarray, fps: float, crf: int = 15) -> bytes:
+    """MP4 bytes of (T, H, W, 3) uint8 frames; short groups of pictures, no B-frames, so that seeking is cheap.
+
+    Raises:
+        ValueError: frames of another type or shape, or with odd sides, which yuv420p cannot hold.
+    """
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
+        raise ValueError(f"frames must be uint8 (T, H, W, 3), got {frames.dtype} {frames.shape}")
+    if frames.shape[1] % 2 or frames.shape[2] % 2:
+        raise ValueError(f"video needs even height and width, got {frames.shape[1]} x {frames.shape[2]}")
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream(CODEC, rate=round(fps))
+        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], PIXEL_FORMAT
+        stream.options = {"crf": str(crf), "g": "10", "bf": "0", "preset": "veryfast"}
+        stream.thread_count = 1
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+        container.mux(stream.encode())
+    return buffer.getvalue()
+
+
+def decode_video(path: Path, start: int = 0, count: int | None = None) -> np.ndarray:
+    """Frames `start` to `start + count` of a video file as uint8 (T, H, W, 3)."""
+    frames: list[np.ndarray] = []
+    with av.open(str(path)) as container:
+        container.streams.video[0].thread_count = 1
+        for index, frame in enumerate(container.decode(video=0)):
+            if count is not None and index >= start + count:
+                break
+            if index >= start:
+                frames.append(frame.to_ndarray(format="rgb24"))
+    if not frames or (count is not None and len(frames) < count):
+        raise ValueError(f"{path} holds {len(frames)} frames from frame {start}, expected {count}; re-create the file")
+    return np.stack(frames)

@@ -1,0 +1,115 @@
+"""Images and robot state -> policy features and memory content.
+
+One small residual network (He et al. 2016) is shared by all cameras. Its last feature map is read in
+two ways: a spatial soft-argmax (Finn et al. 2016, "Deep spatial autoencoders") with global averages makes
+one token a camera for the policy, which needs to know *where* things are; and the average over cameras
+of the globally averaged 1x1 convolution makes v_t for the memory, which needs to know *what* is there
+(TRACE section 3).
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+class ResidualBlock(nn.Module):
+    """conv-norm-relu-conv-norm plus shortcut; GroupNorm, since batches hold correlated frames."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.norm1 = nn.GroupNorm(4, outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.norm2 = nn.GroupNorm(4, outputs)
+        self.shortcut = nn.Identity() if stride == 1 and inputs == outputs else nn.Conv2d(inputs, outputs, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.relu(self.norm1(self.conv1(x)))
+        return torch.relu(self.norm2(self.conv2(hidden)) + self.shortcut(x))
+
+
+class SpatialSoftArgmax(nn.Module):
+    """Expected position of each channel's activation, in [-1, 1]: (B, C, H, W) -> (B, 2 C)."""
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("x", torch.linspace(-1, 1, width), persistent=False)
+        self.register_buffer("y", torch.linspace(-1, 1, height), persistent=False)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        weights = torch.softmax(maps.flatten(2), dim=-1).view_as(maps)
+        x = (weights.sum(2) * self.x).sum(-1)
+        y = (weights.sum(3) * self.y).sum(-1)
+        return torch.cat([x, y], dim=-1)
+
+
+class Encoder(nn.Module):
+    """Multi-camera encoder.
+
+    Args:
+        cameras: number of cameras C.
+        image_size: (height, width) in pixels, each at least 16.
+        state_dim: D.
+        width: W, the width of policy tokens.
+        content_dim: width of v_t and of p_t; the memory's content e_t = [v_t, p_t] has twice as many.
+        channels: channels of the stages; the stem has the first and divides the size by 4, each further
+            stage divides it by 2. Stages are repeated at the last width until the map is at most 16 wide.
+        keypoints: number of soft-argmax maps.
+    """
+
+    def __init__(
+        self,
+        cameras: int,
+        image_size: tuple[int, int],
+        state_dim: int,
+        width: int = 128,
+        content_dim: int = 64,
+        channels: tuple[int, ...] = (24, 48),
+        keypoints: int = 24,
+    ) -> None:
+        super().__init__()
+        if min(image_size) < 16:
+            raise ValueError(f"images must be at least 16 x 16 pixels, got {image_size}")
+        self.content_dim = content_dim
+        size = [image_size[0] // 4, image_size[1] // 4]
+        layers: list[nn.Module] = [nn.Conv2d(3, channels[0], 4, 4), nn.GroupNorm(4, channels[0]), nn.ReLU()]
+        layers.append(ResidualBlock(channels[0], channels[0], 1))
+        width_now = channels[0]
+        for next_width in channels[1:]:
+            layers.append(ResidualBlock(width_now, next_width, 2))
+            width_now, size = next_width, [(s + 1) // 2 for s in size]
+        while max(size) > 16:
+            layers.append(ResidualBlock(width_now, width_now, 2))
+            size = [(s + 1) // 2 for s in size]
+        self.trunk = nn.Sequential(*layers)
+        self.keypoint_maps = nn.Conv2d(width_now, keypoints, 1)
+        self.soft_argmax = SpatialSoftArgmax(size[0], size[1])
+        self.camera_token = nn.Linear(2 * keypoints + width_now, width)
+        self.camera_identity = nn.Parameter(0.02 * torch.randn(cameras, width))
+        self.content_map = nn.Conv2d(width_now, content_dim, 1)
+        # Standardised over the batch, not over channels: a cue lights up few ticks and few pixels, and only
+        # against the spread over ticks does it stand out. With layer normalisation it was never found.
+        self.content_norm = nn.BatchNorm1d(content_dim, affine=False)
+        self.state_token = nn.Sequential(nn.Linear(state_dim, width), nn.GELU(), nn.Linear(width, width))
+        self.state_content = nn.Sequential(nn.Linear(state_dim, content_dim), nn.GELU(), nn.Linear(content_dim, content_dim))
+
+    def forward(self, images: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode each image once.
+
+        Args:
+            images: uint8 RGB, (B, C, H, W, 3).
+            state: standardised robot state, (B, D).
+        Returns:
+            features for the policy, (B, C + 1, W): one token a camera, then one for the robot state;
+            and memory content e_t, (B, 2 content_dim).
+        """
+        batch, cameras = images.shape[0], images.shape[1]
+        # The permuted view of an (H, W, 3) image already is in channels-last layout: no copy is made.
+        pixels = images.flatten(0, 1).permute(0, 3, 1, 2).to(self.camera_identity.dtype) / 127.5 - 1.0
+        maps = self.trunk(pixels)
+        average = maps.mean(dim=(2, 3))
+        where = self.soft_argmax(self.keypoint_maps(maps))
+        tokens = self.camera_token(torch.cat([where, average], dim=-1)).view(batch, cameras, -1) + self.camera_identity
+        # GAP commutes with a 1x1 convolution, so the average is taken first.
+        seen = self.content_map(average[:, :, None, None]).view(batch, cameras, -1).mean(dim=1)
+        content = torch.cat([self.content_norm(seen), self.state_content(state)], dim=-1)
+        return torch.cat([tokens, self.state_token(state).unsqueeze(1)], dim=1), content

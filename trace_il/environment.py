@@ -1,0 +1,62 @@
+"""Making environments from their configuration, and reading off what an agent must know of them."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+import envs  # noqa: F401  (registers the environments)
+
+from .errors import UserError
+
+
+def make_env(env_id: str, options: dict[str, Any], **more: Any) -> gymnasium.Env:
+    """`gymnasium.make` with the environment's configuration.
+
+    Raises:
+        UserError: unknown environment, an option it does not accept, or observations of another shape.
+    """
+    try:
+        env = gymnasium.make(env_id, disable_env_checker=True, **options, **more)
+    except (gymnasium.error.Error, TypeError, ValueError, ModuleNotFoundError) as error:
+        raise UserError(f"cannot make environment {env_id!r} with {options}: {error}") from error
+    space = env.observation_space
+    if not (
+        isinstance(space, gymnasium.spaces.Dict)
+        and isinstance(space.get("pixels"), gymnasium.spaces.Dict)
+        and isinstance(space.get("agent_pos"), gymnasium.spaces.Box)
+        and isinstance(env.action_space, gymnasium.spaces.Box)
+    ):
+        raise UserError(
+            f"{env_id!r} must give observations {{'pixels': {{camera: image}}, 'agent_pos': vector}} and take a "
+            f"vector as action; it gives {space} and takes {env.action_space}"
+        )
+    return env
+
+
+def control_hz(env: gymnasium.Env) -> float:
+    return float(env.metadata.get("render_fps", 20))
+
+
+def camera_sizes(env: gymnasium.Env) -> dict[str, tuple[int, int]]:
+    """Camera name -> (height, width)."""
+    assert isinstance(env.observation_space, gymnasium.spaces.Dict)
+    pixels = env.observation_space["pixels"]
+    assert isinstance(pixels, gymnasium.spaces.Dict)
+    return {name: (space.shape[0], space.shape[1]) for name, space in pixels.spaces.items() if space.shape}
+
+
+def channel_names(env: gymnasium.Env, kind: str) -> tuple[str, ...]:
+    """Names of the state ("state") or action ("action") channels; numbered where the environment has none."""
+    names = getattr(env.unwrapped, f"{kind}_names", None)
+    if names is None:
+        assert isinstance(env.observation_space, gymnasium.spaces.Dict)
+        space = env.action_space if kind == "action" else env.observation_space["agent_pos"]
+        assert space.shape is not None
+        names = [f"{kind}_{i}" for i in range(space.shape[0])]
+    return tuple(names)
+
+
+def stack_cameras(observation: dict[str, Any], cameras: tuple[str, ...]) -> np.ndarray:
+    """Images of one observation in the order of `cameras`, (C, H, W, 3) uint8."""
+    return np.stack([observation["pixels"][camera] for camera in cameras])

@@ -1,0 +1,156 @@
+"""LightningModule: one scan of each episode, every tick a target."""
+
+import math
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from .agent import Agent
+from .data.datamodule import EpisodeDataModule
+from .data.episodes import EpisodeBatch
+from .memory.base import Readout
+from .memory.teacher import AttentionTeacher
+
+
+def flatten_ticks(readout: Readout) -> Readout:
+    """(B, N, ...) -> (B N, ...)."""
+    return Readout(*(part.flatten(0, 1) for part in readout))
+
+
+def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+    """Sum of weighted values over the sum of the weights: padding, with weight zero, counts for nothing."""
+    return (values * weights).sum() / weights.sum().clamp_min(1e-6)
+
+
+class BranchTemplates:
+    """Decides from a predicted chunk for which cue it acts, by the nearest mean expert chunk.
+
+    Only one tick of an episode is judged: the first, counted from two before the beginning of the branch, at
+    which the mean chunks of the cues differ by half of what they ever do. There the chunk looks past
+    the branch while the observation does not show the choice yet.
+    """
+
+    BEFORE, AFTER = 2, 6  # ticks around the beginning of the branch that are considered
+
+    def __init__(self, agent: Agent, data: EpisodeDataModule) -> None:
+        chunks: dict[int, list[Tensor]] = {}
+        for number in data.train_numbers:
+            labels = data.dataset.labels
+            if "cue" not in labels or "phase" not in labels:
+                continue
+            batch = data.episodes.batch([number])
+            first = branch_tick(batch.phase[0]) - self.BEFORE
+            if first < 0:
+                continue
+            target = agent.standardize_action(batch.actions[0, first : first + self.BEFORE + self.AFTER]).flatten(1)
+            if len(target) == self.BEFORE + self.AFTER:
+                chunks.setdefault(int(batch.cue[0]), []).append(target)
+        self.usable = len(chunks) >= 2
+        if self.usable:
+            self.cues = sorted(chunks)
+            self.means = torch.stack([torch.stack(chunks[cue]).mean(0) for cue in self.cues])  # (cues, ticks, H A)
+            gap = torch.stack([(a - b).abs().mean(-1) for a in self.means for b in self.means]).amax(0)
+            self.offset = int((gap >= 0.5 * gap.max()).nonzero()[0])
+
+    def correct(self, chunks: Tensor, batch: EpisodeBatch) -> tuple[int, int]:
+        """Predicted standardised chunks (B, N, H, A) -> episodes judged right, episodes judged."""
+        right = judged = 0
+        for row in range(len(chunks)):
+            tick = branch_tick(batch.phase[row]) - self.BEFORE + self.offset
+            if tick < 0 or tick >= chunks.shape[1] or int(batch.cue[row]) not in self.cues:
+                continue
+            distance = (self.means[:, self.offset].to(chunks) - chunks[row, tick].flatten()).square().sum(-1)
+            right += int(self.cues[int(distance.argmin())] == int(batch.cue[row]))
+            judged += 1
+        return right, judged
+
+
+def branch_tick(phase: Tensor) -> int:
+    """First tick in the branch, -1 if there is none."""
+    ticks = (phase == 3).nonzero()
+    return int(ticks[0]) if len(ticks) else -1
+
+
+class ImitationModule(pl.LightningModule):
+    """Behaviour cloning of whole episodes through a memory.
+
+    Args:
+        agent: the agent, statistics already fitted.
+        teacher: a second readout for training, or None.
+        templates: judges held-out branch decisions.
+        learning_rate, weight_decay, warmup_steps, max_steps: AdamW with linear warm-up and cosine decay.
+        seed: the randomness of an optimiser step is a function of (seed, step, rank), so that a resumed
+            run repeats it.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        teacher: AttentionTeacher | None,
+        templates: BranchTemplates,
+        learning_rate: float,
+        weight_decay: float,
+        warmup_steps: int,
+        max_steps: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.agent, self.teacher, self.templates = agent, teacher, templates
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.warmup_steps, self.max_steps, self.seed = warmup_steps, max_steps, seed
+        self.images_encoded = self.targets_trained = 0
+
+    def losses(self, batch: EpisodeBatch) -> tuple[dict[str, Tensor], Tensor]:
+        """All losses by name, to be summed, and the predicted chunks (B, N, H, A), standardised."""
+        features, evidence, readout = self.agent.scan(batch.images, batch.states)
+        target = self.agent.standardize_action(batch.actions).flatten(0, 1)
+        is_pad = batch.is_pad.flatten(0, 1)
+        readouts = [flatten_ticks(readout)]
+        if self.teacher is not None:
+            readouts.append(flatten_ticks(self.teacher(evidence, readout.address)))
+        errors, extra, chunks = self.agent.policy.loss(features, readouts, target, is_pad)
+        keep = (~is_pad).to(target.dtype)
+        losses = {"imitation": weighted_mean(errors[0], keep)} | extra
+        if self.teacher is not None:
+            losses["teacher"] = weighted_mean(errors[1], keep)
+        losses |= self.agent.memory.auxiliary_losses(readout, batch.valid)
+        return losses, chunks.unflatten(0, batch.valid.shape)
+
+    def on_train_batch_start(self, batch: EpisodeBatch, batch_idx: int) -> None:
+        torch.manual_seed((self.seed * 1_000_003 + self.global_step) * 1009 + self.global_rank)
+
+    def training_step(self, batch: EpisodeBatch, batch_idx: int) -> Tensor:
+        losses, _ = self.losses(batch)
+        self.images_encoded += batch.images.shape[0] * batch.images.shape[1] * batch.images.shape[2]
+        self.targets_trained += batch.valid.numel()
+        loss = torch.stack(list(losses.values())).sum()
+        self.log("train/loss", loss, prog_bar=True)
+        self.log_dict({f"train/{name}": value for name, value in losses.items()})
+        return loss
+
+    def validation_step(self, batch: EpisodeBatch, batch_idx: int) -> None:
+        losses, chunks = self.losses(batch)
+        size = len(batch.images)
+        distance = (chunks - self.agent.standardize_action(batch.actions)).abs().mean(-1)
+        error = weighted_mean(distance, (~batch.is_pad).to(distance.dtype))
+        self.log("val/action_error", error, prog_bar=True, batch_size=size, sync_dist=True)
+        self.log_dict({f"val/{name}": value for name, value in losses.items()}, batch_size=size, sync_dist=True)
+        if self.templates.usable:
+            right, judged = self.templates.correct(chunks, batch)
+            if judged:
+                self.log("val/branch_accuracy", right / judged, prog_bar=True, batch_size=judged, sync_dist=True)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+
+        def factor(step: int) -> float:
+            warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
+            return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.max_steps)))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def transfer_batch_to_device(self, batch: EpisodeBatch, device: torch.device, dataloader_idx: int) -> EpisodeBatch:
+        return batch.to(device)

@@ -1,0 +1,27 @@
+"""No memory: a constant readout, so that the policy acts on the current observation alone."""
+
+import torch
+from torch import Tensor
+
+from .base import Evidence, Memory, Readout
+
+
+class NoMemory(Memory):
+    """Gives zeros for slots, summary and address: nothing of the past passes, not even the signature."""
+
+    def __init__(self, content_dim: int, address_dim: int, width: int = 64) -> None:
+        super().__init__(content_dim, address_dim, slots=1, width=width)
+        self.register_buffer("blank", torch.zeros(width), persistent=False)
+
+    def step(self, state: Tensor, evidence: Evidence) -> tuple[Tensor, Readout]:
+        return state, self._empty(evidence)
+
+    def scan(self, evidence: Evidence) -> Readout:
+        return self._empty(evidence)
+
+    def _empty(self, evidence: Evidence) -> Readout:
+        summary = torch.zeros_like(evidence.content[..., :1]) + self.blank
+        ones = torch.ones_like(summary[..., :1])
+        zeros = torch.zeros_like(ones)
+        address = torch.zeros_like(evidence.address)
+        return Readout(summary.unsqueeze(-2), summary, address, ones, ones, zeros, summary)

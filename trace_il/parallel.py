@@ -1,0 +1,48 @@
+"""Independent jobs over processes: the cores of this machine, or a Ray cluster."""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+def core_count() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)  # one process a core: more threads would fight for the same cores
+
+
+def parallel_map(
+    function: Callable[[Job], Result], jobs: Iterable[Job], workers: int = 0, ray_address: str | None = None
+) -> Iterator[Result]:
+    """Results in the order of the jobs, as they become ready.
+
+    Args:
+        function: a picklable function, free of side effects on shared state.
+        jobs: its arguments.
+        workers: processes; 0: one a core; 1: in this process.
+        ray_address: address of a Ray cluster ("auto" for the one this machine belongs to); the same jobs
+            are then spread over its machines.
+    """
+    workers = workers or core_count()
+    if ray_address is None and workers == 1:
+        yield from map(function, jobs)
+        return
+    pool: Any
+    if ray_address is not None:
+        from ray.util.multiprocessing import Pool
+
+        pool = Pool(workers, initializer=_one_thread, ray_address=ray_address)
+    else:
+        # "spawn": OpenGL contexts and thread pools do not survive a fork.
+        pool = multiprocessing.get_context("spawn").Pool(workers, initializer=_one_thread)
+    with pool:
+        yield from pool.imap(function, jobs)
