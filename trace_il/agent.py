@@ -10,7 +10,8 @@ is TorchScript-compatible and is what evaluation runs and `export.py` writes.
     new chunk      x           x           x              executed until the next tick
 """
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
@@ -71,6 +72,9 @@ class SignatureAddress(nn.Module):
 
 class Agent(nn.Module):
     """All learned parts and statistics of one policy."""
+
+    action_low: Tensor
+    action_high: Tensor
 
     def __init__(
         self,
@@ -158,7 +162,14 @@ class Controller(nn.Module):
         self.height, self.width = agent.spec.image_size
         self.signature_dim = sig.signature_dim(self.state_dim, self.depth)
         self.tokens, self.token_width = self.cameras + 1, agent.encoder.camera_identity.shape[1]
+        # What an exported file tells of itself; `export.py` adds statistics, units and timings.
+        self.metadata = json.dumps(asdict(agent.spec))
         self.reset(1)
+
+    @torch.jit.export
+    def metadata_json(self) -> str:
+        """Cameras, sizes, channel names, limits and rates, as JSON."""
+        return self.metadata
 
     @torch.jit.export
     def reset(self, batch: int = 1) -> None:

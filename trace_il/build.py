@@ -12,14 +12,20 @@ from .policies import POLICIES
 from .signature import signature_dim
 
 
-def agent_spec(config: TrainConfig, data: EpisodeDataModule, low: tuple[float, ...], high: tuple[float, ...]) -> AgentSpec:
+def agent_spec(
+    config: TrainConfig, data: EpisodeDataModule, low: tuple[float, ...], high: tuple[float, ...]
+) -> AgentSpec:
     """What the agent is connected to, from the dataset and the environment's action limits."""
     dataset = data.dataset
     if len(low) != len(dataset.action_names):
-        raise UserError(f"the dataset's actions have {len(dataset.action_names)} channels, the environment's {len(low)}")
+        raise UserError(
+            f"the dataset's actions have {len(dataset.action_names)} channels, the environment's {len(low)}"
+        )
     sizes = set(dataset.cameras.values())
     if len(sizes) != 1:
-        raise UserError(f"all cameras must have one image size, the dataset has {dataset.cameras}; resize them to one size")
+        raise UserError(
+            f"all cameras must have one image size, the dataset has {dataset.cameras}; resize them to one size"
+        )
     return AgentSpec(
         cameras=tuple(dataset.cameras),
         image_size=sizes.pop(),
@@ -36,7 +42,9 @@ def agent_spec(config: TrainConfig, data: EpisodeDataModule, low: tuple[float, .
 def build_agent(config: TrainConfig, spec: AgentSpec) -> Agent:
     """An agent with fresh weights; seeded by the global random state."""
     dim = signature_dim(spec.state_dim, spec.depth)
-    encoder = Encoder(len(spec.cameras), spec.image_size, spec.state_dim, config.policy.width, **options(config.encoder))  # type: ignore[attr-defined]
+    encoder = Encoder(
+        len(spec.cameras), spec.image_size, spec.state_dim, config.policy.width, **options(config.encoder)
+    )
     address = SignatureAddress(dim, config.agent.address_width, config.agent.address_dropout)
     address_dim = 2 * config.agent.address_width
     memory = MEMORIES[config.memory.name](2 * config.encoder.content_dim, address_dim, **options(config.memory))
@@ -62,7 +70,8 @@ def fit_statistics(agent: Agent, data: EpisodeDataModule) -> None:
         standardizer.fit(values.mean(0).float(), values.std(0, correction=0).float())
     agent.eval()
     count = 0
-    sums = [torch.zeros_like(agent.address.standardize_signature.mean, dtype=torch.float64) for _ in range(4)]
+    dim = signature_dim(agent.spec.state_dim, agent.spec.depth)
+    sums = [torch.zeros(dim, dtype=torch.float64) for _ in range(4)]
     for n in numbers:
         xi, delta = agent.signatures(torch.from_numpy(data.dataset.states[n]).unsqueeze(0))
         count += xi.shape[1]

@@ -73,19 +73,19 @@ class NoMemoryConfig(MemoryConfig):
 @dataclass
 class PolicyConfig:
     name: str = MISSING
-    chunk: int = 20  # H, actions predicted at a tick
+    chunk: int = 40  # H, actions predicted at a tick
+    width: int = 128  # of tokens
 
 
 @dataclass
 class ACTConfig(PolicyConfig):
     name: str = "act"
-    width: int = 128
     heads: int = 4
     encoder_layers: int = 1
     decoder_layers: int = 2
     feedforward: int = 256
-    dropout: float = 0.1
-    actions_per_query: int = 5
+    dropout: float = 0.0
+    actions_per_query: int = 10
     latent_dim: int = 0  # of the CVAE; 0: none
     kl_weight: float = 10.0
 
@@ -102,8 +102,8 @@ class AgentConfig:
     tick_every: int = 5  # control steps between memory ticks
     depth: int = 3  # signature depth p
     address_width: int = 32  # width of g and of Dg
-    address_dropout: float = 0.1  # against recognising an episode by its own path
-    path_noise: float = 0.02  # the same; in standard deviations of the state
+    address_dropout: float = 0.2  # against recognising an episode by its own path
+    path_noise: float = 0.05  # the same; in standard deviations of the state
 
 
 @dataclass
@@ -246,19 +246,32 @@ def validate(config: TrainConfig) -> None:
             raise UserError(message)
 
     trainer, data = config.trainer, config.data
-    require(bool(config.name) and not set(config.name) & set("/\\ ") and config.name not in (".", ".."),
-            f"name={config.name!r} must be a plain folder name")
-    require(trainer.accelerator in ("auto", "cpu", "gpu"), f"trainer.accelerator={trainer.accelerator!r}; expected auto, cpu or gpu")
+    require(
+        bool(config.name) and not set(config.name) & set("/\\ ") and config.name not in (".", ".."),
+        f"name={config.name!r} must be a plain folder name",
+    )
+    require(
+        trainer.accelerator in ("auto", "cpu", "gpu"),
+        f"trainer.accelerator={trainer.accelerator!r}; expected auto, cpu or gpu",
+    )
     if trainer.accelerator == "gpu":
         found = torch.cuda.device_count()
         require(found > 0, "trainer.accelerator=gpu was asked for, but torch sees no GPU; use trainer.accelerator=auto")
         require(trainer.devices <= found, f"trainer.devices={trainer.devices}, but torch sees {found} GPUs")
-    require(trainer.teacher in ("attention", "none"), f"trainer.teacher={trainer.teacher!r}; expected attention or none")
-    require(config.wandb in ("auto", "offline", "online", "off"), f"wandb={config.wandb!r}; expected auto, offline, online or off")
+    require(
+        trainer.teacher in ("attention", "none"), f"trainer.teacher={trainer.teacher!r}; expected attention or none"
+    )
+    require(
+        config.wandb in ("auto", "offline", "online", "off"),
+        f"wandb={config.wandb!r}; expected auto, offline, online or off",
+    )
     for name, value in (
-        ("trainer.epochs", trainer.epochs), ("trainer.steps_per_epoch", trainer.steps_per_epoch),
-        ("trainer.devices", trainer.devices), ("data.batch_size", data.batch_size),
-        ("agent.tick_every", config.agent.tick_every), ("policy.chunk", config.policy.chunk),
+        ("trainer.epochs", trainer.epochs),
+        ("trainer.steps_per_epoch", trainer.steps_per_epoch),
+        ("trainer.devices", trainer.devices),
+        ("data.batch_size", data.batch_size),
+        ("agent.tick_every", config.agent.tick_every),
+        ("policy.chunk", config.policy.chunk),
     ):
         require(value >= 1, f"{name}={value} must be at least 1")
     require(data.root is not None or data.episodes >= 2, f"data.episodes={data.episodes} must be at least 2")

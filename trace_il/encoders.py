@@ -2,8 +2,8 @@
 
 One small residual network (He et al. 2016) is shared by all cameras. Its last feature map is read in
 two ways: a spatial soft-argmax (Finn et al. 2016, "Deep spatial autoencoders") with global averages makes
-one token a camera for the policy, which needs to know *where* things are; and the average over cameras
-of the globally averaged 1x1 convolution makes v_t for the memory, which needs to know *what* is there
+one token a camera for the policy, which needs to know *where* things are; and the sum over cameras
+of globally averaged 1x1 convolutions makes v_t for the memory, which needs to know *what* is there
 (TRACE section 3).
 """
 
@@ -29,6 +29,9 @@ class ResidualBlock(nn.Module):
 
 class SpatialSoftArgmax(nn.Module):
     """Expected position of each channel's activation, in [-1, 1]: (B, C, H, W) -> (B, 2 C)."""
+
+    x: Tensor
+    y: Tensor
 
     def __init__(self, height: int, width: int) -> None:
         super().__init__()
@@ -85,12 +88,14 @@ class Encoder(nn.Module):
         self.soft_argmax = SpatialSoftArgmax(size[0], size[1])
         self.camera_token = nn.Linear(2 * keypoints + width_now, width)
         self.camera_identity = nn.Parameter(0.02 * torch.randn(cameras, width))
-        self.content_map = nn.Conv2d(width_now, content_dim, 1)
+        self.content_map = nn.Linear(cameras * width_now, content_dim)
         # Standardised over the batch, not over channels: a cue lights up few ticks and few pixels, and only
         # against the spread over ticks does it stand out. With layer normalisation it was never found.
         self.content_norm = nn.BatchNorm1d(content_dim, affine=False)
         self.state_token = nn.Sequential(nn.Linear(state_dim, width), nn.GELU(), nn.Linear(width, width))
-        self.state_content = nn.Sequential(nn.Linear(state_dim, content_dim), nn.GELU(), nn.Linear(content_dim, content_dim))
+        self.state_content = nn.Sequential(
+            nn.Linear(state_dim, content_dim), nn.GELU(), nn.Linear(content_dim, content_dim)
+        )
 
     def forward(self, images: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Encode each image once.
@@ -109,7 +114,8 @@ class Encoder(nn.Module):
         average = maps.mean(dim=(2, 3))
         where = self.soft_argmax(self.keypoint_maps(maps))
         tokens = self.camera_token(torch.cat([where, average], dim=-1)).view(batch, cameras, -1) + self.camera_identity
-        # GAP commutes with a 1x1 convolution, so the average is taken first.
-        seen = self.content_map(average[:, :, None, None]).view(batch, cameras, -1).mean(dim=1)
+        # GAP commutes with a 1x1 convolution, so the average is taken first; the sum over cameras of a 1x1
+        # convolution each is one linear map.
+        seen = self.content_map(average.view(batch, -1))
         content = torch.cat([self.content_norm(seen), self.state_content(state)], dim=-1)
         return torch.cat([tokens, self.state_token(state).unsqueeze(1)], dim=1), content

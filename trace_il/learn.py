@@ -1,6 +1,5 @@
 """LightningModule: one scan of each episode, every tick a target."""
 
-import math
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,6 +11,9 @@ from .data.datamodule import EpisodeDataModule
 from .data.episodes import EpisodeBatch
 from .memory.base import Readout
 from .memory.teacher import AttentionTeacher
+
+
+COOL_DOWN = 0.3  # share of the steps over which the learning rate falls to zero
 
 
 def flatten_ticks(readout: Readout) -> Readout:
@@ -80,7 +82,8 @@ class ImitationModule(pl.LightningModule):
         agent: the agent, statistics already fitted.
         teacher: a second readout for training, or None.
         templates: judges held-out branch decisions.
-        learning_rate, weight_decay, warmup_steps, max_steps: AdamW with linear warm-up and cosine decay.
+        learning_rate, weight_decay, warmup_steps, max_steps: AdamW with linear warm-up, a constant rate, and
+            a linear decay to zero over the last part: a cue is found late, and must still find a rate.
         seed: the randomness of an optimiser step is a function of (seed, step, rank), so that a resumed
             run repeats it.
     """
@@ -147,7 +150,7 @@ class ImitationModule(pl.LightningModule):
 
         def factor(step: int) -> float:
             warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
-            return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.max_steps)))
+            return warm * max(0.0, min(1.0, (1 - step / self.max_steps) / COOL_DOWN))
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

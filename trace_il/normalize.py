@@ -14,6 +14,10 @@ class Standardizer(nn.Module):
     leave the range that training has seen.
     """
 
+    mean: Tensor
+    std: Tensor
+    mask: Tensor
+
     def __init__(self, dim: int, limit: float = 0.0) -> None:
         super().__init__()
         self.limit = limit

@@ -42,6 +42,8 @@ class CorridorEnv(DelayedEvidenceBase):
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
     state_names = ("x", "y")
     action_names = ("vx", "vy")
+    state_units = ("m", "m")
+    action_units = ("0.4 m/s", "0.4 m/s")  # SPEED at full command, 10 Hz
 
     def __init__(
         self,
@@ -189,7 +191,7 @@ class CorridorExpert:
 
     def action(self) -> ExpertAction:
         env = self.env
-        x, y = env.position
+        _, y = env.position
         if not env.in_hall:
             label = np.array([1.0, np.clip(-y / (6 * SPEED), -1, 1)])
         else:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..base import DelayedEvidenceBase, Expert, Phase
 from .expert import ScriptedExpert
-from .robot import ACTION_HIGH, ACTION_LOW, CAMERAS, CHANNELS, FINGER_OPEN, RobotIndex, add_robot
+from .robot import ACTION_HIGH, ACTION_LOW, CAMERAS, CHANNELS, FINGER_OPEN, UNITS, RobotIndex, add_robot
 from .scene import add_distractors, new_spec, randomise_looks
 from .tasks import TASKS, Progress
 
@@ -29,6 +29,8 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
     state_names = CHANNELS
     action_names = CHANNELS
+    state_units = UNITS
+    action_units = UNITS
     substeps = 10
     control_dt = 0.05
 
@@ -56,6 +58,7 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
         low, high = ACTION_LOW.copy(), ACTION_HIGH.copy()
         if not self.task.mobile:
             low[:3], high[:3] = 0, 0
+        self.action_low, self.action_high = low, high
         self.action_space = gymnasium.spaces.Box(low, high, dtype=np.float32)
         image = gymnasium.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
         self.observation_space = gymnasium.spaces.Dict(
@@ -88,7 +91,7 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
         action = np.asarray(action, dtype=np.float64)
         if action.shape != (17,) or not np.isfinite(action).all():
             raise ValueError(f"action must be 17 finite numbers, got {action}")
-        self.robot.command(self.data, np.clip(action, self.action_space.low, self.action_space.high))
+        self.robot.command(self.data, np.clip(action, self.action_low, self.action_high))
         mujoco.mj_step(self.model, self.data, self.substeps)
         mujoco.mj_forward(self.model, self.data)
         self.steps += 1
@@ -113,6 +116,33 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
 
     def make_expert(self, disturbance: float = 0.0) -> Expert:
         return ScriptedExpert(self, disturbance)
+
+    def scene_geometry(self) -> list[dict[str, Any]]:
+        kinds = {
+            mujoco.mjtGeom.mjGEOM_BOX: "box",
+            mujoco.mjtGeom.mjGEOM_SPHERE: "sphere",
+            mujoco.mjtGeom.mjGEOM_CAPSULE: "capsule",
+            mujoco.mjtGeom.mjGEOM_CYLINDER: "cylinder",
+        }
+        shapes = []
+        for number in range(self.model.ngeom):
+            kind = kinds.get(mujoco.mjtGeom(self.model.geom_type[number]))
+            if kind is None:  # the floor
+                continue
+            quaternion = np.zeros(4)
+            mujoco.mju_mat2Quat(quaternion, self.data.geom_xmat[number])
+            shapes.append(
+                {
+                    "name": self.model.geom(number).name
+                    or f"{self.model.body(self.model.geom_bodyid[number]).name}_{number}",
+                    "kind": kind,
+                    "size": self.model.geom_size[number].copy(),
+                    "rgba": self.model.geom_rgba[number].copy(),
+                    "position": self.data.geom_xpos[number].copy(),
+                    "quaternion": quaternion,
+                }
+            )
+        return shapes
 
     def _render(self, height: int, width: int, camera: str | mujoco.MjvCamera) -> np.ndarray:
         if (height, width) not in self.renderers:

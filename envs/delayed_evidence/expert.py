@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import cache
+from typing import TYPE_CHECKING
 
 import mink
 import mujoco
@@ -9,6 +10,9 @@ import numpy as np
 
 from ..base import ExpertAction
 from .robot import ACTION_HIGH, ACTION_LOW, HOME, RobotIndex, add_robot
+
+if TYPE_CHECKING:
+    from .env import DelayedEvidenceEnv
 
 DOWN = np.array([np.sqrt(0.5), 0.0, np.sqrt(0.5), 0.0])  # hand pointing down, fingers opening along y (wxyz)
 FORWARD = np.array([1.0, 0.0, 0.0, 0.0])  # hand pointing forward, fingers opening along y
@@ -60,6 +64,7 @@ class Script:
     base: Track
     orientation: tuple[np.ndarray, np.ndarray]  # of the left and of the right hand, wxyz in the base frame
     branch_step: int
+    calm: tuple[tuple[int, int], ...]  # (first, last) steps without disturbances: grasps, placement, the branch
 
 
 @cache
@@ -88,7 +93,9 @@ class HandIK:
         self.configuration.update(qpos)
         self.posture.set_target(qpos)
 
-    def solve(self, positions: np.ndarray, orientations: tuple[np.ndarray, np.ndarray], iterations: int = 3) -> np.ndarray:
+    def solve(
+        self, positions: np.ndarray, orientations: tuple[np.ndarray, np.ndarray], iterations: int = 3
+    ) -> np.ndarray:
         """Positions (2, 3) in m and quaternions -> joints (2, 6) in rad, continuing from the last solution."""
         for task, position, quaternion in zip(self.tasks, positions, orientations, strict=True):
             task.set_target(mink.SE3.from_rotation_and_translation(mink.SO3(wxyz=quaternion), position))
@@ -107,7 +114,7 @@ class ScriptedExpert:
     demonstrations show the way back. They are drawn from the episode's seed, not from the cue.
     """
 
-    def __init__(self, env: "DelayedEvidenceEnv", disturbance: float) -> None:  # noqa: F821
+    def __init__(self, env: "DelayedEvidenceEnv", disturbance: float) -> None:
         self.env, self.disturbance = env, disturbance
         self.script: Script = env.task.script(env.layout, env.cue)
         self.rng = np.random.default_rng(env.expert_seed)
@@ -142,11 +149,11 @@ class ScriptedExpert:
         return ExpertAction(label.astype(np.float32), executed.astype(np.float32))
 
     def _disturb(self) -> np.ndarray:
-        """A smooth random push on joints and base; none on the grippers or close to the branch."""
+        """A smooth random push on joints and base; none on the grippers or in calm windows."""
         scale = np.concatenate([[0.06, 0.06, 0.08] if self.env.task.mobile else [0, 0, 0], 2 * [*([0.05] * 6), 0.0]])
         if self.rng.random() < 0.08:
             self.push_target = self.rng.normal(0, self.disturbance, 17) * scale
-        before_branch = self.script.branch_step - 30 < self.env.steps <= self.script.branch_step
-        self.push_target *= 0.0 if before_branch else 0.85
+        calm = any(first <= self.env.steps <= last for first, last in self.script.calm)
+        self.push_target *= 0.0 if calm else 0.85
         self.push += 0.35 * (self.push_target - self.push)
         return self.push

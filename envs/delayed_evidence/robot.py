@@ -15,6 +15,7 @@ SIDES = ("left", "right")
 ARM_JOINTS = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_pitch", "wrist_roll")
 BASE_CHANNELS = ("base_vx", "base_vy", "base_yaw_rate")
 CHANNELS = BASE_CHANNELS + tuple(f"{side}_{joint}" for side in SIDES for joint in (*ARM_JOINTS, "gripper"))
+UNITS = ("m/s", "m/s", "rad/s") + 2 * ("rad", "rad", "rad", "rad", "rad", "rad", "m")
 CAMERAS = ("overhead", "left_wrist", "right_wrist")
 
 SHOULDER_HEIGHT, SHOULDER_SIDE = 0.70, 0.18  # m
@@ -50,13 +51,19 @@ def add_robot(spec: mujoco.MjSpec, mobile: bool) -> None:
     base = spec.worldbody.add_body(name="base", gravcomp=1)
     if mobile:
         slide, hinge = mujoco.mjtJoint.mjJNT_SLIDE, mujoco.mjtJoint.mjJNT_HINGE
-        for name, kind, axis in (("base_x", slide, (1, 0, 0)), ("base_y", slide, (0, 1, 0)), ("base_yaw", hinge, (0, 0, 1))):
+        for name, kind, axis in (
+            ("base_x", slide, (1, 0, 0)),
+            ("base_y", slide, (0, 1, 0)),
+            ("base_yaw", hinge, (0, 0, 1)),
+        ):
             base.add_joint(name=name, type=kind, axis=axis, armature=1.0)
             _add_servo(spec, name, "velocity")
     box, cylinder = mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_CYLINDER
     base.add_geom(name="chassis", type=cylinder, size=(0.17, 0.08, 0), pos=(-0.08, 0, 0.1), rgba=DARK, mass=30)
     base.add_geom(name="column", type=box, size=(0.05, 0.09, 0.28), pos=(-0.08, 0, 0.42), rgba=LIGHT, mass=5)
-    base.add_geom(name="shoulders", type=box, size=(0.05, 0.2, 0.04), pos=(-0.07, 0, SHOULDER_HEIGHT), rgba=LIGHT, mass=2)
+    base.add_geom(
+        name="shoulders", type=box, size=(0.05, 0.2, 0.04), pos=(-0.07, 0, SHOULDER_HEIGHT), rgba=LIGHT, mass=2
+    )
     base.add_geom(name="mast", type=cylinder, size=(0.015, 0.4, 0), pos=(-0.14, 0, 1.1), rgba=DARK, mass=1)
     base.add_camera(name="overhead", pos=(-0.1, 0, 1.5), xyaxes=camera_axes((0.5, 0, -1.0)), fovy=58)
     for side, sign in (("left", 1.0), ("right", -1.0)):
@@ -96,9 +103,13 @@ def _add_arm(spec: mujoco.MjSpec, base: mujoco.MjsBody, side: str, sign: float) 
         if joint == "waist":
             body.add_geom(type=mujoco.mjtGeom.mjGEOM_SPHERE, size=(0.05, 0, 0), rgba=JOINT_COLOR, mass=0.5, **visual)
         elif joint == "shoulder":
-            body.add_geom(type=capsule, size=(0.035, 0, 0), fromto=(0, 0, 0, UPPER_ARM, 0, 0), rgba=LIGHT, mass=1, **visual)
+            body.add_geom(
+                type=capsule, size=(0.035, 0, 0), fromto=(0, 0, 0, UPPER_ARM, 0, 0), rgba=LIGHT, mass=1, **visual
+            )
         elif joint == "forearm_roll":
-            body.add_geom(type=capsule, size=(0.03, 0, 0), fromto=(0, 0, 0, FOREARM, 0, 0), rgba=LIGHT, mass=0.7, **visual)
+            body.add_geom(
+                type=capsule, size=(0.03, 0, 0), fromto=(0, 0, 0, FOREARM, 0, 0), rgba=LIGHT, mass=0.7, **visual
+            )
         else:
             body.add_geom(type=mujoco.mjtGeom.mjGEOM_SPHERE, size=(0.035, 0, 0), rgba=JOINT_COLOR, mass=0.1, **visual)
     hand = body
@@ -134,9 +145,15 @@ class RobotIndex:
 
     def __init__(self, model: mujoco.MjModel, mobile: bool) -> None:
         self.mobile = mobile
-        self.base_qpos = np.array([model.joint(n).qposadr[0] for n in ("base_x", "base_y", "base_yaw")] if mobile else [], int)
-        self.base_qvel = np.array([model.joint(n).dofadr[0] for n in ("base_x", "base_y", "base_yaw")] if mobile else [], int)
-        self.base_ctrl = np.array([model.actuator(n).id for n in ("base_x", "base_y", "base_yaw")] if mobile else [], int)
+        self.base_qpos = np.array(
+            [model.joint(n).qposadr[0] for n in ("base_x", "base_y", "base_yaw")] if mobile else [], int
+        )
+        self.base_qvel = np.array(
+            [model.joint(n).dofadr[0] for n in ("base_x", "base_y", "base_yaw")] if mobile else [], int
+        )
+        self.base_ctrl = np.array(
+            [model.actuator(n).id for n in ("base_x", "base_y", "base_yaw")] if mobile else [], int
+        )
         arms = [f"{side}_{joint}" for side in SIDES for joint in ARM_JOINTS]
         fingers = [f"{side}_finger_{finger}" for side in SIDES for finger in ("a", "b")]
         self.arm_qpos = np.array([model.joint(n).qposadr[0] for n in arms]).reshape(2, 6)

@@ -1,5 +1,7 @@
 """Furniture, textures and lights, and their randomisation without recompiling the model."""
 
+from typing import Any
+
 import mujoco
 import numpy as np
 
@@ -42,7 +44,9 @@ def new_spec(camera_size: tuple[int, int]) -> mujoco.MjSpec:
     return spec
 
 
-def add_box(body: mujoco.MjsBody, name: str, half: tuple, position: tuple, rgba: tuple, solid: bool = True, **more) -> None:
+def add_box(
+    body: mujoco.MjsBody, name: str, half: tuple, position: tuple, rgba: tuple, solid: bool = True, **more: Any
+) -> None:
     """A box geom; one that is not solid is only seen."""
     contact = {} if solid else {"contype": 0, "conaffinity": 0}
     body.add_geom(name=name, type=mujoco.mjtGeom.mjGEOM_BOX, size=half, pos=position, rgba=rgba, **contact, **more)

@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -21,7 +20,9 @@ class FrameCache:
         progress: wraps an iterable of episode numbers, e.g. with a progress bar, while the cache is built.
     """
 
-    def __init__(self, dataset: DatasetReader, progress: Callable[[range], object] = iter) -> None:  # type: ignore[assignment]
+    def __init__(
+        self, dataset: DatasetReader, progress: Callable[[range], Iterable[int]] = lambda numbers: numbers
+    ) -> None:
         sizes = set(dataset.cameras.values())
         if len(sizes) != 1:
             raise ValueError(f"all cameras must have one image size, got {dataset.cameras}")
@@ -37,7 +38,7 @@ class FrameCache:
             temporary = self.path.with_suffix(".tmp")
             store = np.memmap(temporary, np.uint8, "w+", shape=shape)
             start = 0
-            for episode in progress(range(len(dataset))):  # type: ignore[attr-defined]
+            for episode in progress(range(len(dataset))):
                 for index, camera in enumerate(dataset.cameras):
                     store[start : start + dataset.lengths[episode], index] = dataset.frames(episode, camera)
                 start += int(dataset.lengths[episode])

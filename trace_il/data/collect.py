@@ -49,6 +49,10 @@ def _environment(spec: CollectSpec) -> Any:
 def demonstrate(spec: CollectSpec, number: int) -> tuple[EncodedEpisode, int]:
     """Episode `number` of the dataset and the number of failed attempts before it.
 
+    Demonstrations are counterbalanced: consecutive episodes show the same scene, start and disturbances with
+    every cue value. Nothing but the evidence then tells which way an episode went, and a memory cannot
+    learn the demonstrations by heart from the fingerprint of their scenes and paths.
+
     Raises:
         UserError: the environment has no expert, or the expert failed RETRIES times in a row.
     """
@@ -56,9 +60,12 @@ def demonstrate(spec: CollectSpec, number: int) -> tuple[EncodedEpisode, int]:
     if not hasattr(env.unwrapped, "make_expert"):
         raise UserError(f"{spec.env_id!r} has no scripted expert (make_expert); give data.root a recorded dataset")
     for attempt in range(RETRIES):
-        observation, info = env.reset(seed=spec.seed + number + attempt * RETRY_STRIDE)
+        cues = getattr(env.unwrapped, "cue_values", 1)
+        seed = spec.seed + number // cues + attempt * RETRY_STRIDE
+        observation, info = env.reset(seed=seed, options={"cue": number % cues})
         expert = env.unwrapped.make_expert(spec.disturbance)
-        states, actions, frames = [], [], {camera: [] for camera in observation["pixels"]}
+        states, actions = [], []
+        frames: dict[str, list[np.ndarray]] = {camera: [] for camera in observation["pixels"]}
         labels: dict[str, list[int]] = {name: [] for name in ANNOTATIONS}
         done = False
         while not done:
@@ -94,19 +101,33 @@ def collect(
         UserError: `root` holds another dataset.
     """
     record = root / "meta/trace_il.json"
-    identity = {"env_id": spec.env_id, "env_options": spec.env_options, "seed": spec.seed, "disturbance": spec.disturbance}
+    identity = {
+        "env_id": spec.env_id,
+        "env_options": spec.env_options,
+        "seed": spec.seed,
+        "disturbance": spec.disturbance,
+    }
     if record.exists():
         present = json.loads(record.read_text())
         if present["collected_with"] != identity:
-            raise UserError(f"{root} was collected with {present['collected_with']}, not {identity}; choose another data.root")
+            raise UserError(
+                f"{root} was collected with {present['collected_with']}, not {identity}; choose another data.root"
+            )
         failed: int = present["failed_attempts"]
     elif (root / "meta/info.json").exists():
-        raise UserError(f"{root} was not collected here: {read_info(root)['total_episodes']} recorded episodes; choose another data.root")
+        raise UserError(
+            f"{root} was not collected here: {read_info(root)['total_episodes']} recorded episodes; change data.root"
+        )
     else:
         failed = 0
     env = make_env(spec.env_id, spec.env_options)
     shape = DatasetSpec(
-        control_hz(env), camera_sizes(env), channel_names(env, "state"), channel_names(env, "action"), ANNOTATIONS, spec.env_id
+        control_hz(env),
+        camera_sizes(env),
+        channel_names(env, "state"),
+        channel_names(env, "action"),
+        ANNOTATIONS,
+        spec.env_id,
     )
     env.close()
     writer = DatasetWriter(root, shape)

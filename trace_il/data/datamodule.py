@@ -1,6 +1,6 @@
 """LightningDataModule over whole episodes. The order of the data is a function of (seed, epoch) alone."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -55,7 +55,7 @@ class EpisodeDataModule(pl.LightningDataModule):
         steps_per_epoch: int = 50,
         seed: int = 0,
         num_workers: int = 0,
-        progress=iter,
+        progress: Callable[[range], Iterable[int]] = lambda numbers: numbers,
     ) -> None:
         super().__init__()
         self.dataset = DatasetReader(root)
@@ -90,12 +90,14 @@ class EpisodeDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         assert self.trainer is not None
         # `current_epoch` is stale when a resumed run asks for the first time.
-        epoch = self.trainer.fit_loop.epoch_progress.current.processed
+        epoch: int = self.trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
         return self._loader(self.train_order(epoch, self.trainer.global_rank, self.trainer.world_size))
 
     def val_dataloader(self) -> DataLoader:
         assert self.trainer is not None
-        numbers = self.held_out_numbers[self.trainer.global_rank :: self.trainer.world_size] or self.held_out_numbers[:1]
+        numbers = (
+            self.held_out_numbers[self.trainer.global_rank :: self.trainer.world_size] or self.held_out_numbers[:1]
+        )
         return self._loader([numbers[i : i + self.batch_size] for i in range(0, len(numbers), self.batch_size)])
 
     def _loader(self, numbers: list[list[int]]) -> DataLoader:

@@ -1,9 +1,9 @@
 """Whole episodes, padded into batches.
 
-    control step   0  1  2  3  4  5  6  7  8        tick_every = 3, T = 9, N = 3, H = 4
-    states         s  s  s  s  s  s  s  s  s        (B, T, D)
-    images         i        i        i              (B, N, C, H, W, 3)
-    targets at 6                     a  a  a  -     (B, N, H, A), is_pad marks what lies behind the end
+control step   0  1  2  3  4  5  6  7  8        tick_every = 3, T = 9, N = 3, H = 4
+states         s  s  s  s  s  s  s  s  s        (B, T, D)
+images         i        i        i              (B, N, C, H, W, 3)
+targets at 6                     a  a  a  -     (B, N, H, A), is_pad marks what lies behind the end
 """
 
 from dataclasses import dataclass, fields

@@ -28,7 +28,13 @@ DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES_PATH = "meta/episodes/chunk-000/file-000.parquet"
 IMAGE_PREFIX = "observation.images."
-DEFAULT_FEATURES = {"timestamp": "float32", "frame_index": "int64", "episode_index": "int64", "index": "int64", "task_index": "int64"}
+DEFAULT_FEATURES = {
+    "timestamp": "float32",
+    "frame_index": "int64",
+    "episode_index": "int64",
+    "index": "int64",
+    "task_index": "int64",
+}
 
 
 @dataclass(frozen=True)
@@ -74,9 +80,21 @@ def _parquet_bytes(table: pa.Table, row_group_size: int | None = None) -> bytes:
 
 def _tasks_table(tasks: list[str]) -> pa.Table:
     """Task strings as the pandas index, which lerobot expects."""
-    column = {"field_name": "task_index", "name": "task_index", "numpy_type": "int64", "pandas_type": "int64", "metadata": None}
+    column = {
+        "field_name": "task_index",
+        "name": "task_index",
+        "numpy_type": "int64",
+        "pandas_type": "int64",
+        "metadata": None,
+    }
     index = {"field_name": "task", "name": "task", "numpy_type": "object", "pandas_type": "unicode", "metadata": None}
-    labels = {"field_name": None, "name": None, "numpy_type": "object", "pandas_type": "unicode", "metadata": {"encoding": "UTF-8"}}
+    labels = {
+        "field_name": None,
+        "name": None,
+        "numpy_type": "object",
+        "pandas_type": "unicode",
+        "metadata": {"encoding": "UTF-8"},
+    }
     pandas = {
         "index_columns": ["task"],
         "column_indexes": [labels],
@@ -118,7 +136,9 @@ class DatasetWriter:
             self.tasks.append(episode.task)
         columns = self._columns(episode, number, self.tasks.index(episode.task))
         atomic_write(self.root / DATA_PATH.format(**place), _parquet_bytes(pa.table(columns), length))
-        stats = {key: episode_statistics(np.stack(column.to_numpy(zero_copy_only=False))) for key, column in columns.items()}
+        stats = {
+            key: episode_statistics(np.stack(column.to_numpy(zero_copy_only=False))) for key, column in columns.items()
+        }
         row: dict[str, Any] = {
             "episode_index": number,
             "tasks": [episode.task],
@@ -149,7 +169,9 @@ class DatasetWriter:
 
         def vectors(values: np.ndarray, width: int) -> pa.Array:
             if values.shape != (length, width) or not np.isfinite(values).all():
-                raise UserError(f"episode {number}: expected {length} finite rows of {width} values, got shape {values.shape}")
+                raise UserError(
+                    f"episode {number}: expected {length} finite rows of {width} values, got shape {values.shape}"
+                )
             return pa.FixedSizeListArray.from_arrays(pa.array(values.astype(np.float32).ravel()), width)
 
         columns = {
@@ -235,7 +257,9 @@ def read_info(root: Path) -> dict[str, Any]:
     """
     path = Path(root) / "meta/info.json"
     if not path.exists():
-        raise UserError(f"no dataset at {root}: meta/info.json is missing; collect one with collect.py or correct the path")
+        raise UserError(
+            f"no dataset at {root}: meta/info.json is missing; collect one with collect.py or correct the path"
+        )
     try:
         info = json.loads(path.read_text())
         version = str(info["codebase_version"])

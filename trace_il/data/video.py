@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -22,7 +23,7 @@ def encode_video(frames: np.ndarray, fps: float, crf: int = 15) -> bytes:
         raise ValueError(f"video needs even height and width, got {frames.shape[1]} x {frames.shape[2]}")
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
-        stream = container.add_stream(CODEC, rate=round(fps))
+        stream: Any = container.add_stream(CODEC, rate=round(fps))
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], PIXEL_FORMAT
         stream.options = {"crf": str(crf), "g": "10", "bf": "0", "preset": "veryfast"}
         stream.thread_count = 1

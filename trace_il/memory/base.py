@@ -42,9 +42,7 @@ class Memory(nn.Module):
     def __init__(self, content_dim: int, address_dim: int, slots: int, width: int) -> None:
         super().__init__()
         if slots < 1 or width < 1:
-            raise ValueError(
-                f"a memory needs at least one slot of width one, got slots={slots}, width={width}"
-            )
+            raise ValueError(f"a memory needs at least one slot of width one, got slots={slots}, width={width}")
         self.content_dim = content_dim
         self.address_dim = address_dim
         self.slots = slots

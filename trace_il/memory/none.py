@@ -9,6 +9,8 @@ from .base import Evidence, Memory, Readout
 class NoMemory(Memory):
     """Gives zeros for slots, summary and address: nothing of the past passes, not even the signature."""
 
+    blank: Tensor
+
     def __init__(self, content_dim: int, address_dim: int, width: int = 64) -> None:
         super().__init__(content_dim, address_dim, slots=1, width=width)
         self.register_buffer("blank", torch.zeros(width), persistent=False)

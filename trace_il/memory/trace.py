@@ -48,6 +48,8 @@ class TraceMemory(Memory):
         ValueError: tau or identity_scale not positive.
     """
 
+    identity: Tensor
+
     def __init__(
         self,
         content_dim: int,
@@ -65,9 +67,7 @@ class TraceMemory(Memory):
         if tau <= 0:
             raise ValueError(f"the routing temperature tau must be > 0, got {tau}")
         if identity_scale <= 0:
-            raise ValueError(
-                f"identity_scale must be > 0, got {identity_scale}: without it all slots stay identical"
-            )
+            raise ValueError(f"identity_scale must be > 0, got {identity_scale}: without it all slots stay identical")
         self.tau = tau
         self.loss_weights = {"balance": balance_weight, "entropy": entropy_weight, "consistency": consistency_weight}
         self.register_buffer("identity", identity_scale * slot_identity(slots, width))

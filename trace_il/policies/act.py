@@ -41,14 +41,14 @@ class ACTPolicy(Policy):
         slots: int,
         slot_width: int,
         address_dim: int,
-        chunk: int = 20,
+        chunk: int = 40,
         width: int = 128,
         heads: int = 4,
         encoder_layers: int = 1,
         decoder_layers: int = 2,
         feedforward: int = 256,
-        dropout: float = 0.1,
-        actions_per_query: int = 5,
+        dropout: float = 0.0,
+        actions_per_query: int = 10,
         latent_dim: int = 0,
         kl_weight: float = 10.0,
     ) -> None:
@@ -72,7 +72,9 @@ class ACTPolicy(Policy):
         self.posterior: nn.Module = nn.Identity()
         if latent_dim > 0:
             inputs = width + chunk * action_dim
-            self.posterior = nn.Sequential(nn.Linear(inputs, 2 * width), nn.GELU(), nn.Linear(2 * width, 2 * latent_dim))
+            self.posterior = nn.Sequential(
+                nn.Linear(inputs, 2 * width), nn.GELU(), nn.Linear(2 * width, 2 * latent_dim)
+            )
 
     def _encode(self, features: Tensor, latent: Tensor) -> Tensor:
         return self.encoder(torch.cat([self.latent_token(latent).unsqueeze(1), features], dim=1))

@@ -5,6 +5,8 @@ lane and drives through a shared passage. At its end nothing in view tells where
 and placement depend on it. Mobile base, origin evidence.
 """
 
+from typing import Any
+
 import mujoco
 import numpy as np
 
@@ -49,10 +51,12 @@ class Book(Task):
             add_box(world, name, half, (x, y, 0.001), (0.95, 0.85, 0.2, 1), solid=False)
         for number in range(5):  # distance marks along the lane
             shade = (0.2 + 0.15 * number, 0.2, 0.8 - 0.15 * number, 1)
-            add_box(world, f"mark_{number}", (0.03, 0.06, 0.001), (0.65 + 0.2 * number, 0.12, 0.001), shade, solid=False)
+            add_box(
+                world, f"mark_{number}", (0.03, 0.06, 0.001), (0.65 + 0.2 * number, 0.12, 0.001), shade, solid=False
+            )
         book = world.add_body(name="book", pos=(SHELF_X, 0, SHELF_TOP + BOOK_HALF[2]))
         book.add_freejoint(name="book")
-        more = {"mass": 0.12, "friction": (1.5, 0.02, 0.001), "condim": 4}
+        more: dict[str, Any] = {"mass": 0.12, "friction": (1.5, 0.02, 0.001), "condim": 4}
         add_box(book, "book", tuple(BOOK_HALF), (0, 0, 0), BLUE, **more)
         add_box(book, "pages", (0.046, 0.01, 0.0755), (0.002, 0, 0), (0.95, 0.93, 0.85, 1), solid=False, mass=0)
 
@@ -95,7 +99,7 @@ class Book(Task):
         left_home = np.array([0.28, 0.24, 0.60]) + layout["start"][0]
         left = Track(np.array([*left_home, opened]))
         left.to(60, 0.28, 0.22, 0.66, opened).to(160, 0.30, 0.26, 0.72, opened).to(246, 0.34, 0.22, 0.66, opened)
-        return Script(left, right, base, (FORWARD, FORWARD), branch_step=254)
+        return Script(left, right, base, (FORWARD, FORWARD), 254, ((24, 58), (224, 254), (276, 310)))
 
     def check(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, progress: Progress) -> None:
         book = data.body("book").xpos

@@ -16,12 +16,12 @@ from .base import Layout, Progress, Task
 TABLE = 0.40  # height of the table top, m
 TRAY = np.array([0.42, 0.19])
 BOX = np.array([0.40, -0.04])
-BINS = np.array([[0.50, -0.16], [0.50, -0.40]])  # one a cue value
+BINS = np.array([[0.52, -0.11], [0.52, -0.43]])  # one a cue value
 BIN_HALF = 0.065
 BOX_HALF = np.array([0.018, 0.018, 0.03])
 LID_OPEN, LID_TRAVEL = 0.09, 0.13  # m
 LID_HEIGHT = 0.05
-BRANCH_POINT = np.array([0.38, -0.28, 0.58])
+BRANCH_POINT = np.array([0.38, -0.27, 0.58])
 WHITE, GRAY, WOOD = (0.95, 0.95, 0.95, 1), (0.45, 0.47, 0.5, 1), (0.7, 0.6, 0.45, 1)
 
 
@@ -87,7 +87,9 @@ class Medicine(Task):
         left_home = np.array([0.30, 0.30, 0.62]) + layout["start"][0]
         left = Track(np.array([*left_home, opened]))
         left.to(18, tx, ty, above, opened).to(28, tx, ty, grip, opened).to(34, tx, ty, grip, closed)
-        left.to(50, tx, ty + 0.12, grip, closed).hold(58).to(74, tx, ty - 0.01, grip, closed).to(80, tx, ty - 0.01, grip, opened)
+        left.to(50, tx, ty + 0.12, grip, closed).hold(58).to(74, tx, ty - 0.01, grip, closed).to(
+            80, tx, ty - 0.01, grip, opened
+        )
         left.to(92, tx, ty, above, opened).to(130, *left_home, opened)
         right = Track(np.array([*(np.array([0.28, -0.22, 0.66]) + layout["start"][1]), opened]))
         low = TABLE + 0.03
@@ -96,7 +98,7 @@ class Medicine(Task):
         right.to(196, 0.24, -0.26, 0.76, closed).to(242, *BRANCH_POINT, closed).hold(246)
         right.to(268, *target, 0.54, closed).to(280, *target, TABLE + 0.045, closed)
         right.to(286, *target, TABLE + 0.045, opened).to(298, *target, 0.56, opened)
-        return Script(left, right, Track(np.zeros(3)), (DOWN, DOWN), branch_step=246)
+        return Script(left, right, Track(np.zeros(3)), (DOWN, DOWN), 246, ((20, 36), (86, 104), (216, 246), (268, 300)))
 
     def check(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, progress: Progress) -> None:
         lid = data.joint("lid").qpos[0]

@@ -1,0 +1,89 @@
+"""Score a policy in closed loop: python evaluate.py run=runs/NAME [episodes=50] [env=...] [env.KEY=...] [videos=2]
+
+`policy=policy.ts` scores an exported file instead. `cleared=true` clears the memory at each tick.
+Prints a table and writes evaluation.json (and videos) into `out`, by default beside the policy.
+"""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from trace_il.cli import guarded
+from trace_il.errors import UserError
+from trace_il.options import override_env, parse, read_run
+
+
+@dataclass
+class EvaluateOptions:
+    run: str | None = None  # run folder
+    policy: str | None = None  # exported .ts file, instead of run
+    env: str | None = None  # another environment: corridor, delayed_evidence
+    episodes: int = 50
+    seed: int = 1_000_000  # of the first episode
+    cleared: bool = False  # clear the memory at each tick
+    videos: int = 0
+    workers: int = 0  # processes; 0: one a core
+    ray_address: str | None = None
+    out: str | None = None  # folder for results
+
+
+def main() -> None:
+    env_words = [word for word in sys.argv[1:] if word.startswith("env.")]
+    options = parse(EvaluateOptions, [word for word in sys.argv[1:] if not word.startswith("env.")])
+    if (options.run is None) == (options.policy is None):
+        raise UserError("give either run=runs/NAME or policy=FILE.ts")
+    if options.episodes < 1:
+        raise UserError(f"episodes={options.episodes} must be at least 1")
+    from rich.console import Console
+    from rich.progress import track
+
+    from trace_il.config import ENVS, env_options
+    from trace_il.environment import make_env
+    from trace_il.pictures import save_video
+    from trace_il.rollout import RolloutSpec, check_compatible, evaluate, load_controller, policy_spec, rollout
+    from trace_il.scores import provenance, score, score_table
+
+    if options.run is not None:
+        config, folder = read_run(options.run, options.env, env_words)
+        env, policy = config.env, str(folder / "checkpoints/last.ckpt")
+        controller = load_controller(policy, options.cleared)
+    else:
+        policy, folder = str(options.policy), Path(str(options.policy)).parent
+        controller = load_controller(policy, options.cleared)
+        about = policy_spec(controller)
+        stored = next((c for c in ENVS.values() if c().id == about["env_id"]), ENVS["gym"])
+        env = override_env(stored(**about["env_options"]), options.env, env_words)
+    out = Path(options.out) if options.out else folder
+    probe = make_env(env.id, env_options(env))
+    check_compatible(controller, probe, policy)
+    console = Console()
+    spec = RolloutSpec(policy, env.id, env_options(env), options.cleared)
+    seeds = range(options.seed, options.seed + options.episodes)
+    jobs = evaluate(spec, seeds, options.workers, options.ray_address)
+    rollouts = list(track(jobs, "rollouts", total=len(seeds), console=console, transient=True))
+    name = "memory cleared" if options.cleared else "policy"
+    result = score(rollouts)
+    console.print(score_table({name: result}, policy))
+    for seed in seeds[: options.videos]:
+        shown = rollout(controller, probe, seed, record=True)
+        save_video(out / f"videos/seed_{seed}.mp4", shown, policy_spec(controller))
+    rows = [
+        {
+            "seed": r.seed,
+            "cue": r.cue,
+            "steps": r.steps,
+            "progress": r.progress,
+            "success": r.success,
+            "branch_correct": r.branch_correct,
+        }
+        for r in rollouts
+    ]
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / ("evaluation_cleared.json" if options.cleared else "evaluation.json")
+    file.write_text(json.dumps({**provenance(list(seeds)), "score": result, "rows": rows}, indent=2))
+    console.print(f"written to {file}")
+
+
+if __name__ == "__main__":
+    guarded(main)

@@ -1,0 +1,46 @@
+"""Shared fixtures: one small corridor dataset and one briefly trained run for the whole session."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+os.environ.setdefault("WANDB_MODE", "offline")
+torch.set_num_threads(2)
+
+SMALL = [
+    "env=corridor",
+    "env.delay=20",
+    "data.episodes=8",
+    "data.batch_size=4",
+    "trainer.epochs=2",
+    "trainer.steps_per_epoch=3",
+    "evaluation.episodes=3",
+    "evaluation.videos=1",
+    "parallel.workers=1",
+    "policy.width=32",
+    "policy.feedforward=32",
+]
+
+
+def program(
+    name: str, *arguments: str, cwd: Path, timeout: float = 300, check: bool = True
+) -> subprocess.CompletedProcess:
+    """Run one of the command-line programs as a user would, in folder `cwd`."""
+    out = subprocess.run(
+        [sys.executable, str(ROOT / name), *arguments], cwd=cwd, capture_output=True, text=True, timeout=timeout
+    )
+    assert not check or out.returncode == 0, out.stdout + out.stderr
+    return out
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data/ and runs/small, made by `python train.py` in its smallest form."""
+    folder = tmp_path_factory.mktemp("workplace")
+    program("train.py", *SMALL, "name=small", cwd=folder)
+    return folder

@@ -1,0 +1,151 @@
+import gc
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from trace_il.agent import Agent, AgentSpec, Controller
+from trace_il.build import build_agent
+from trace_il.config import MEMORY_CONFIGS, ACTConfig, CorridorConfig, TrainConfig
+from trace_il.export import script_controller
+from trace_il.memory.base import Readout
+
+D, C, SIZE, EVERY, STEPS = 4, 2, 32, 3, 17
+
+
+def make_agent(memory: str = "trace", latent: int = 0) -> Agent:
+    torch.manual_seed(0)
+    policy = ACTConfig(chunk=6, actions_per_query=3, width=32, feedforward=32, latent_dim=latent)
+    config = TrainConfig(env=CorridorConfig(), memory=MEMORY_CONFIGS[memory](width=16), policy=policy, name="test")
+    config.agent.tick_every = EVERY
+    names = tuple(f"x{i}" for i in range(D))
+    spec = AgentSpec(("a", "b"), (SIZE, SIZE), names, names, (-2.0,) * D, (2.0,) * D, 10.0, EVERY, 3)
+    agent = build_agent(config, spec)
+    agent.standardize_state.fit(torch.randn(D), torch.rand(D) + 0.5)
+    agent.standardize_action.fit(torch.randn(D), torch.tensor([0.3, 0.4, 0.5, 0.0]))  # the last channel is constant
+    agent.address.standardize_signature.fit(torch.randn(84), torch.rand(84) + 0.5)
+    # Running statistics as after training.
+    agent.encoder.content_norm.running_mean.normal_()
+    return agent.eval()
+
+
+def episode(batch: int = 2, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (batch, STEPS, C, SIZE, SIZE, 3), dtype=torch.uint8, generator=generator)
+    return images, torch.randn(batch, STEPS, D, generator=generator).cumsum(1) * 0.3
+
+
+@pytest.mark.parametrize("memory", MEMORY_CONFIGS)
+@torch.no_grad()
+def test_online_equals_scan_through_the_whole_policy(memory):
+    """The memory of deployment is the memory of training, for two robots at once and across a reset."""
+    agent = make_agent(memory)
+    controller = Controller(agent)
+    for seed in (0, 1):
+        images, states = episode(seed=seed)
+        features, _, readout = agent.scan(images[:, ::EVERY], states)
+        chunks = agent.plan(features, Readout(*(part.flatten(0, 1) for part in readout))).unflatten(0, (2, -1))
+        controller.reset(2)
+        for t in range(STEPS):
+            action = controller.step(images[:, t], states[:, t])
+            torch.testing.assert_close(action, chunks[:, t // EVERY, t % EVERY], atol=1e-5, rtol=1e-5)
+            if t % EVERY == 0:
+                torch.testing.assert_close(controller.slots, readout.slots[:, t // EVERY], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("memory", MEMORY_CONFIGS)
+@torch.inference_mode()
+def test_exported_equals_eager_also_after_observe(memory):
+    agent = make_agent(memory)
+    eager, exported = Controller(agent), script_controller(agent)
+    for seed in (0, 1):
+        images, states = episode(1, seed)
+        eager.reset(1)
+        exported.reset(1)
+        for t in range(STEPS):
+            for controller in (eager, exported):
+                controller.observe(images[:, t], states[:, t])
+            if t in (4, 5, 9):  # only watched, not acted
+                continue
+            torch.testing.assert_close(exported.act(), eager.act(), atol=1e-5, rtol=0)
+
+
+@torch.inference_mode()
+def test_cleared_memory_knows_no_past():
+    agent = make_agent()
+    images, states = episode(1)
+    other_images, other_states = episode(1, 7)
+    results = []
+    for past_images, past_states in ((images, states), (other_images, other_states)):
+        controller = Controller(agent, clear_memory=True)
+        for t in range(2 * EVERY):
+            controller.step(past_images[:, t], past_states[:, t])
+        results.append(controller.step(images[:, 2 * EVERY], states[:, 2 * EVERY]))
+    assert torch.equal(*results)
+
+
+@torch.inference_mode()
+def test_actions_respect_limits_and_constant_channels():
+    agent = make_agent()
+    agent.policy.head.weight.mul_(100)
+    controller = Controller(agent)
+    images, states = episode(1)
+    action = controller.step(images[:, 0], states[:, 0])
+    assert action.abs().max() <= 2.0
+    limited = agent.standardize_action.mean[3].clamp(-2, 2)
+    torch.testing.assert_close(action[0, 3], limited)
+
+
+def test_bad_input_is_named():
+    controller = Controller(make_agent())
+    images, states = episode(1)
+    with pytest.raises(ValueError, match="act\\(\\) needs an observation"):
+        controller.act()
+    with pytest.raises(ValueError, match=r"state must have shape \(B, 4\)"):
+        controller.step(images[:, 0], states[:, 0, :2])
+    with pytest.raises(ValueError, match=r"images must be \(B, 2, 32, 32, 3\)"):
+        controller.step(images[:, 0, :, :16], states[:, 0])
+    with pytest.raises(ValueError, match="not finite"):
+        controller.step(images[:, 0], states[:, 0] * float("nan"))
+
+
+def test_cvae_learns_through_its_latent():
+    agent = make_agent(latent=4).train()
+    images, states = episode()
+    features, _, readout = agent.scan(images[:, ::EVERY], states)
+    flat = Readout(*(part.flatten(0, 1) for part in readout))
+    target, pad = torch.randn(len(features), 6, D), torch.zeros(len(features), 6, dtype=torch.bool)
+    loss = agent.policy.loss(features, [flat], target, pad)
+    (loss.errors[0].mean() + loss.extra["kl"]).backward()
+    assert agent.policy.posterior[0].weight.grad.abs().max() > 0
+
+
+RESIDENT = """
+import resource, sys, torch
+sys.path.insert(0, {root!r}); sys.path.insert(0, {tests!r})
+from test_agent import make_agent, episode
+from trace_il.agent import Controller
+torch.set_num_threads(1)
+controller = Controller(make_agent())
+images, states = episode(1)
+def rss():
+    return int(open('/proc/self/statm').read().split()[1]) * resource.getpagesize()
+with torch.inference_mode():
+    for step in range(100_000):
+        if step == 5_000:
+            before = rss()
+        controller.step(images[:, step % 17], states[:, step % 17] * (1 + step % 3))
+print(rss() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
+def test_resident_memory_does_not_grow_over_100_000_steps():
+    gc.collect()
+    tests = Path(__file__).resolve().parent
+    code = RESIDENT.format(root=str(tests.parent), tests=str(tests))
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
+    assert out.returncode == 0, out.stderr
+    assert int(out.stdout) < 4 * 2**20, f"grew by {int(out.stdout)} bytes"

@@ -1,0 +1,245 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import ROOT, program
+
+from trace_il.data.cache import FrameCache
+from trace_il.data.collect import CollectSpec, collect, demonstrate
+from trace_il.data.episodes import EpisodeDataset
+from trace_il.data.lerobot import DatasetReader, DatasetSpec, DatasetWriter, EncodedEpisode
+from trace_il.data.statistics import aggregate, episode_statistics, image_statistics
+from trace_il.data.video import decode_video, encode_video
+from trace_il.errors import UserError
+
+SPEC = CollectSpec("Corridor-v0", {"delay": 15})
+
+
+def make_episode(length: int, seed: int = 0) -> tuple[EncodedEpisode, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    smooth = np.linspace(0, 200, length)[:, None, None, None] + rng.integers(0, 30, (1, 8, 8, 3)).repeat(4, 1).repeat(
+        4, 2
+    )
+    frames = smooth.astype(np.uint8)
+    episode = EncodedEpisode(
+        rng.normal(size=(length, 2)).astype(np.float32),
+        rng.normal(size=(length, 3)).astype(np.float32),
+        {"cam": encode_video(frames, 10)},
+        {"cam": image_statistics(frames)},
+        {"cue": np.full(length, seed)},
+        f"task {seed % 2}",
+    )
+    return episode, frames
+
+
+def make_dataset(root: Path, lengths: tuple[int, ...] = (7, 12, 5)) -> list[tuple[EncodedEpisode, np.ndarray]]:
+    writer = DatasetWriter(root, DatasetSpec(10, {"cam": (32, 32)}, ("a", "b"), ("u", "v", "w"), ("cue",)))
+    episodes = [make_episode(length, seed) for seed, length in enumerate(lengths)]
+    for episode, _ in episodes:
+        writer.append(episode)
+    return episodes
+
+
+def test_round_trip(tmp_path):
+    episodes = make_dataset(tmp_path / "d")
+    reader = DatasetReader(tmp_path / "d")
+    assert len(reader) == 3 and reader.cameras == {"cam": (32, 32)} and reader.action_names == ("u", "v", "w")
+    for number, (episode, frames) in enumerate(episodes):
+        np.testing.assert_array_equal(reader.states[number], episode.states)
+        np.testing.assert_array_equal(reader.actions[number], episode.actions)
+        np.testing.assert_array_equal(reader.labels["cue"][number], episode.annotations["cue"])
+        decoded = reader.frames(number, "cam")
+        assert decoded.shape == frames.shape
+        assert np.abs(decoded.astype(int) - frames).mean() < 4  # the codec is lossy
+
+
+def test_files_follow_lerobot_v3(tmp_path):
+    root = tmp_path / "d"
+    make_dataset(root)
+    info = json.loads((root / "meta/info.json").read_text())
+    assert list(info)[:7] == [
+        "codebase_version",
+        "fps",
+        "features",
+        "total_episodes",
+        "total_frames",
+        "total_tasks",
+        "chunks_size",
+    ]
+    assert (info["codebase_version"], info["total_frames"], info["splits"]) == ("v3.0", 24, {"train": "0:3"})
+    assert list(info["features"])[-5:] == ["timestamp", "frame_index", "episode_index", "index", "task_index"]
+    table = pq.read_table(root / "data/chunk-000/file-001.parquet")
+    assert table["index"].to_pylist() == list(range(7, 19))
+    assert table["timestamp"].to_pylist() == pytest.approx([i / 10 for i in range(12)])
+    assert pa.types.is_fixed_size_list(table.schema.field("observation.state").type)
+    tasks = pq.read_schema(root / "meta/tasks.parquet")
+    assert json.loads(tasks.metadata[b"pandas"])["index_columns"] == ["task"]
+    row = pq.read_table(root / "meta/episodes/chunk-000/file-000.parquet").to_pylist()[1]
+    assert (row["dataset_from_index"], row["dataset_to_index"], row["tasks"]) == (7, 19, ["task 1"])
+    assert np.array(row["stats/observation.images.cam/mean"]).shape == (3, 1, 1)
+    stats = json.loads((root / "meta/stats.json").read_text())
+    states = np.concatenate([make_episode(n, s)[0].states for s, n in enumerate((7, 12, 5))])
+    np.testing.assert_allclose(stats["observation.state"]["std"], states.std(0), rtol=1e-5)
+
+
+def test_reads_several_episodes_a_file_as_lerobot_writes(tmp_path):
+    """lerobot concatenates episodes in one parquet and one video file; a frame is found by from_timestamp."""
+    root = tmp_path / "d"
+    episodes = make_dataset(root)
+    together = np.concatenate([frames for _, frames in episodes])
+    tables = [pq.read_table(root / f"data/chunk-000/file-{i:03d}.parquet") for i in range(3)]
+    shutil.rmtree(root / "data")
+    shutil.rmtree(root / "videos")
+    (root / "data/chunk-000").mkdir(parents=True)
+    pq.write_table(pa.concat_tables(tables), root / "data/chunk-000/file-000.parquet")
+    video = root / "videos/observation.images.cam/chunk-000/file-000.mp4"
+    video.parent.mkdir(parents=True)
+    video.write_bytes(encode_video(together, 10))
+    path = root / "meta/episodes/chunk-000/file-000.parquet"
+    rows, start = pq.read_table(path).to_pylist(), 0
+    for row in rows:
+        row["data/file_index"] = row["videos/observation.images.cam/file_index"] = 0
+        row["videos/observation.images.cam/from_timestamp"] = start / 10
+        start += row["length"]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    reader = DatasetReader(root)
+    for number, (episode, frames) in enumerate(episodes):
+        np.testing.assert_array_equal(reader.states[number], episode.states)
+        assert np.abs(reader.frames(number, "cam").astype(int) - frames).mean() < 4
+
+
+def test_statistics_aggregate_like_the_whole():
+    rng = np.random.default_rng(0)
+    parts = [rng.normal(size=(n, 3)) for n in (5, 9, 2)]
+    whole, merged = episode_statistics(np.concatenate(parts)), aggregate([episode_statistics(p) for p in parts])
+    for name, value in whole.items():
+        np.testing.assert_allclose(merged[name], value, rtol=1e-12)
+
+
+def test_video_codec(tmp_path):
+    _, frames = make_episode(20)
+    path = tmp_path / "v.mp4"
+    path.write_bytes(encode_video(frames, 10))
+    assert decode_video(path, 5, 3).shape == (3, 32, 32, 3)
+    with pytest.raises(ValueError, match="even height"):
+        encode_video(frames[:, :31], 10)
+    with pytest.raises(ValueError, match="expected 30"):
+        decode_video(path, 0, 30)
+
+
+def test_cache_is_rebuilt_when_the_dataset_changes(tmp_path):
+    root = tmp_path / "d"
+    make_dataset(root)
+    built: list[int] = []
+
+    def progress(numbers: range) -> range:
+        built.append(len(numbers))
+        return numbers
+
+    reader = DatasetReader(root)
+    cache = FrameCache(reader, progress)
+    np.testing.assert_array_equal(cache.episode(1)[:, 0], reader.frames(1, "cam"))
+    FrameCache(reader, progress)
+    assert built == [3]  # the second one was read from disk
+    writer = DatasetWriter(root, DatasetSpec(10, {"cam": (32, 32)}, ("a", "b"), ("u", "v", "w"), ("cue",)))
+    writer.append(make_episode(6, 9)[0])
+    cache = FrameCache(DatasetReader(root), progress)
+    assert built == [3, 4] and cache.episode(3).shape == (6, 1, 32, 32, 3)
+    (root / "cache/frames.json").unlink()  # as after a kill between frames and record
+    FrameCache(DatasetReader(root), progress)
+    assert built == [3, 4, 4]
+
+
+def test_batches_pad_and_mask(tmp_path):
+    make_dataset(tmp_path / "d")
+    reader = DatasetReader(tmp_path / "d")
+    batch = EpisodeDataset(reader, FrameCache(reader), tick_every=3, chunk=4).batch([0, 1])
+    assert batch.images.shape == (2, 4, 1, 32, 32, 3) and batch.states.shape == (2, 12, 2)
+    assert batch.valid.tolist() == [[True, True, True, False], [True] * 4]
+    np.testing.assert_array_equal(batch.actions[0, 2, 0], reader.actions[0][6])
+    assert batch.is_pad[0, 2].tolist() == [False, True, True, True]
+    assert (batch.states[0, 7:] == batch.states[0, 6]).all()  # standing still adds nothing to the signature
+    assert (batch.images[0, 3] == 0).all()
+
+
+def test_killed_collection_keeps_whole_episodes_and_continues(tmp_path):
+    arguments = ["env=corridor", "env.delay=15", "data.root=d", "data.episodes=60", "parallel.workers=1"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "collect.py"), *arguments], cwd=tmp_path, stdout=subprocess.DEVNULL
+    )
+    info = tmp_path / "d/meta/info.json"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (info.exists() and json.loads(info.read_text())["total_episodes"] >= 3):
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = DatasetReader(tmp_path / "d")
+    assert 3 <= len(before) < 60
+    assert all(before.frames(n, "top").shape[0] == before.lengths[n] for n in range(len(before)))
+    arguments[3] = f"data.episodes={len(before) + 2}"
+    program("collect.py", *arguments, cwd=tmp_path)
+    after = DatasetReader(tmp_path / "d")
+    assert len(after) == len(before) + 2
+    for number in range(len(after)):  # the same as in one go
+        expected, _ = demonstrate(SPEC, number)
+        np.testing.assert_array_equal(after.states[number], expected.states)
+
+
+def test_parallel_collection_equals_serial(tmp_path):
+    list(collect(tmp_path / "one", SPEC, 4, workers=1))
+    list(collect(tmp_path / "two", SPEC, 4, workers=2))
+    one, two = DatasetReader(tmp_path / "one"), DatasetReader(tmp_path / "two")
+    for number in range(4):
+        np.testing.assert_array_equal(one.actions[number], two.actions[number])
+        np.testing.assert_array_equal(one.frames(number, "top"), two.frames(number, "top"))
+
+
+def _edit_info(root: Path, **changes: object) -> None:
+    path = root / "meta/info.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_bad_datasets_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"meta/info\.json is missing"):
+        DatasetReader(tmp_path / "nothing")
+    root = tmp_path / "d"
+    make_dataset(root)
+    _edit_info(root, total_frames=99)
+    with pytest.raises(UserError, match="half-written"):
+        DatasetReader(root)
+    _edit_info(root, total_frames=24, codebase_version="v2.1")
+    with pytest.raises(UserError, match=r"v2\.1, expected v3.*convert_dataset_v21_to_v30"):
+        DatasetReader(root)
+    _edit_info(root, codebase_version="v3.0")
+    file = root / "data/chunk-000/file-001.parquet"
+    good = file.read_bytes()
+    file.write_bytes(good[:200])
+    with pytest.raises(UserError, match="cannot read"):
+        DatasetReader(root)
+    table = pq.read_table(pa.BufferReader(good))
+    values = np.stack(table["action"].to_numpy())
+    values[4, 1] = np.nan
+    column = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), 3)
+    pq.write_table(table.set_column(table.schema.get_field_index("action"), "action", column), file)
+    with pytest.raises(UserError, match=r"action\[1\] is not finite at step 4 of episode 1"):
+        DatasetReader(root)
+    file.write_bytes(good)
+    DatasetReader(root)
+
+
+def test_other_datasets_are_not_overwritten(tmp_path):
+    make_dataset(tmp_path / "d")
+    with pytest.raises(UserError, match="not collected here"):
+        next(collect(tmp_path / "d", SPEC, 4, workers=1))
+    next(collect(tmp_path / "e", SPEC, 1, workers=1))
+    with pytest.raises(UserError, match="was collected with"):
+        next(collect(tmp_path / "e", CollectSpec("Corridor-v0", {"delay": 16}), 2, workers=1))

@@ -1,0 +1,160 @@
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+import envs  # noqa: F401
+from envs import Phase
+from envs.delayed_evidence.tasks import TASKS
+
+WINDOW = 5  # control steps between ticks: the policy's observation window
+ENVS = [("Corridor-v0", {})] + [("DelayedEvidence-v0", {"task": task}) for task in TASKS]
+IDS = [options.get("task", name) for name, options in ENVS]
+
+
+def make(name: str, options: dict, **more):
+    return gymnasium.make(name, disable_env_checker=True, **options, **more).unwrapped
+
+
+def run_expert(env, seed: int, cue: int | None = None, disturbance: float = 0.0):
+    """Observations, infos and labels of an expert episode; entry t is before action t."""
+    observation, info = env.reset(seed=seed, options=None if cue is None else {"cue": cue})
+    expert = env.make_expert(disturbance)
+    observations, infos, labels, done = [observation], [info], [], False
+    while not done:
+        action = expert.action()
+        labels.append(action.label)
+        observation, _, terminated, truncated, info = env.step(action.executed)
+        observations.append(observation)
+        infos.append(info)
+        done = terminated or truncated
+    return observations, infos, labels
+
+
+@pytest.mark.parametrize(("name", "options"), ENVS, ids=IDS)
+def test_gymnasium_accepts_it(name, options):
+    env = make(name, options)
+    check_env(env, skip_render_check=True)
+    assert env.reset(seed=0)[1].keys() >= {"stage", "progress", "is_success", "branch_correct", "phase", "cue"}
+    env.close()
+
+
+@pytest.mark.parametrize(("name", "options"), ENVS, ids=IDS)
+def test_same_seed_same_bytes(name, options):
+    """Also when other episodes ran before."""
+    one, two = make(name, options), make(name, options)
+    run_expert(two, 5, disturbance=1.0)
+    steps = 60
+    for env in (one, two):
+        env.reset(seed=3)
+    experts = [env.make_expert(1.0) for env in (one, two)]
+    for _ in range(steps):
+        results = [env.step(expert.action().executed)[0] for env, expert in zip((one, two), experts, strict=True)]
+        assert results[0]["agent_pos"].tobytes() == results[1]["agent_pos"].tobytes()
+        for camera in results[0]["pixels"]:
+            assert results[0]["pixels"][camera].tobytes() == results[1]["pixels"][camera].tobytes()
+
+
+@pytest.mark.parametrize(("name", "options"), ENVS, ids=IDS)
+def test_expert_succeeds_on_fresh_seeds(name, options):
+    env = make(name, {**options, "camera_period": 1000})
+    outcomes = [run_expert(env, seed)[1][-1] for seed in range(9_000_000, 9_000_010)]
+    assert sum(info["is_success"] for info in outcomes) >= 10
+    assert all(info["progress"] == 1 and info["branch_correct"] == 1 for info in outcomes)
+    disturbed = [run_expert(env, seed, disturbance=1.0)[1][-1]["is_success"] for seed in range(9_000_010, 9_000_016)]
+    assert sum(disturbed) >= 4  # failed demonstrations are not recorded
+
+
+def divergence(labels: dict[int, list[np.ndarray]]) -> int:
+    """First step at which the expert's action depends on the cue."""
+    return next(t for t, (a, b) in enumerate(zip(labels[0], labels[1], strict=False)) if not np.array_equal(a, b))
+
+
+@pytest.mark.parametrize(("name", "options"), ENVS[:2], ids=IDS[:2])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_visual_cue_is_invisible_at_the_branch(name, options, seed):
+    """Same seed, other cue: identical states and frames outside the cue, different frames during it."""
+    env = make(name, options)
+    runs = {cue: run_expert(env, seed, cue, disturbance=1.0) for cue in range(2)}
+    branch = divergence({cue: run[2] for cue, run in runs.items()})
+    phases = [info["phase"] for info in runs[0][1]]
+    cue_steps = [t for t, phase in enumerate(phases) if phase == Phase.CUE]
+    assert branch - cue_steps[-1] >= (160 if name.startswith("Delayed") else env.delay - 15)
+    different = []
+    for t in range(branch + 1):
+        a, b = runs[0][0][t], runs[1][0][t]
+        np.testing.assert_array_equal(a["agent_pos"], b["agent_pos"])
+        if any(not np.array_equal(a["pixels"][camera], b["pixels"][camera]) for camera in a["pixels"]):
+            different.append(t)
+    assert different and set(different) <= set(cue_steps)  # nothing at the branch, nor before the cue
+    assert len(different) > len(cue_steps) / 2
+    env.close()
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_origin_cue_is_invisible_at_the_branch(seed):
+    env = make("DelayedEvidence-v0", {"task": "book"})
+    runs = {cue: run_expert(env, seed, cue) for cue in range(2)}
+    branch = env.task.script(env.layout, 0).branch_step
+    for t in range(branch - WINDOW + 1, branch + 1):
+        a, b = runs[0][0][t], runs[1][0][t]
+        assert np.abs(a["agent_pos"] - b["agent_pos"]).max() < 1e-2
+        for camera in a["pixels"]:
+            difference = np.abs(a["pixels"][camera].astype(float) - b["pixels"][camera]).mean()
+            assert difference < 1.0, f"{camera}: {difference:.3f} of 255"
+    first = runs[0][0][0]["pixels"]["overhead"], runs[1][0][0]["pixels"]["overhead"]
+    assert not np.array_equal(*first)  # at the start it can be seen where the book is
+    left_shelf = max(t for t, info in enumerate(runs[0][1]) if info["phase"] == Phase.CUE)
+    assert branch - left_shelf >= 160
+    env.close()
+
+
+def test_progress_of_wrong_branch():
+    """An expert that was told the wrong cue fails at the branch and nowhere else."""
+    env = make("DelayedEvidence-v0", {"task": "medicine", "camera_period": 1000})
+    env.reset(seed=4, options={"cue": 0})
+    env.cue = 1  # only the expert believes it
+    expert = env.make_expert()
+    env.cue = 0
+    done = False
+    while not done:
+        _, _, terminated, truncated, info = env.step(expert.action().executed)
+        done = terminated or truncated
+    assert info["branch_correct"] == 0 and not info["is_success"] and info["progress"] == 0.75
+
+
+def test_large_images_and_vector_env():
+    env = make("DelayedEvidence-v0", {"image_size": 224})
+    assert env.reset(seed=0)[0]["pixels"]["left_wrist"].shape == (224, 224, 3)
+    env.close()
+    vector = gymnasium.vector.AsyncVectorEnv(
+        [lambda: gymnasium.make("DelayedEvidence-v0", disable_env_checker=True)] * 2, context="spawn"
+    )
+    observation, info = vector.reset(seed=[0, 1])
+    observation, *_, info = vector.step(vector.action_space.sample())
+    assert observation["pixels"]["overhead"].shape == (2, 64, 64, 3) and info["phase"].shape == (2,)
+    vector.close()
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_corridor_options(count):
+    env = make("Corridor-v0", {"cue_values": count, "image_size": 64, "distractors": 3, "delay": 40})
+    outcomes = {cue: run_expert(env, 0, cue)[1][-1]["is_success"] for cue in range(count)}
+    assert all(outcomes.values())
+
+
+def test_bad_arguments():
+    for name, options, message in (
+        ("Corridor-v0", {"cue_values": 3}, "cue_values must be 2 or 4, got 3"),
+        ("Corridor-v0", {"delay": 1}, "delay must be at least 10"),
+        ("DelayedEvidence-v0", {"task": "tea"}, "unknown task 'tea'"),
+        ("DelayedEvidence-v0", {"image_size": 8}, r"image_size must be in 16\.\.640"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make(name, options)
+    env = make("Corridor-v0", {})
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="2 finite numbers"):
+        env.step(np.array([np.nan, 0.0]))
+    with pytest.raises(ValueError, match=r"cue must be in 0\.\.1, got 7"):
+        env.reset(seed=0, options={"cue": 7})

@@ -1,0 +1,243 @@
+"""The programs as a user runs them: subprocesses, on the run that `workplace` trained."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import ROOT, SMALL, program
+
+from trace_il.config import (
+    CorridorConfig,
+    DelayedEvidenceConfig,
+    GRUConfig,
+    TrainConfig,
+    TraceConfig,
+    from_plain,
+    to_plain,
+)
+
+
+def test_run_folder_is_complete(workplace):
+    run = workplace / "runs/small"
+    for name in (
+        "config.yaml",
+        "metrics.csv",
+        "summary.json",
+        "policy.ts",
+        "policy.json",
+        "recording.rrd",
+        "strip.png",
+    ):
+        assert (run / name).stat().st_size > 0, name
+    assert {p.name for p in (run / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
+    assert list((run / "videos").glob("*.mp4")) and list((run / "wandb").glob("offline-run-*"))
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["training"]["images_encoded_per_sample"] == 1  # one camera, each image encoded once
+    assert summary["training"]["optimiser_steps"] == 6
+    assert set(summary["scores"]) == {"trained", "memory cleared"}
+    for score in summary["scores"].values():
+        assert score["episodes"] == 3 and 0 <= score["branch_interval"][0] <= score["branch_interval"][1] <= 1
+    assert set(summary["seconds"]) == {"demonstrations", "training", "evaluation", "recording", "export"}
+    assert max(summary["export"]["max_error"].values()) <= 1e-5
+
+
+def test_finished_run_is_reported_not_repeated(workplace):
+    before = (workplace / "runs/small/checkpoints/last.ckpt").stat().st_mtime_ns
+    out = program("train.py", *SMALL, "name=small", cwd=workplace)
+    assert "is finished" in out.stdout
+    assert (workplace / "runs/small/checkpoints/last.ckpt").stat().st_mtime_ns == before
+
+
+def test_exported_policy_scores_like_the_checkpoint(workplace):
+    seeds = ["episodes=2", "workers=1", "seed=77"]
+    program("evaluate.py", "run=runs/small", *seeds, "videos=1", "out=by_checkpoint", cwd=workplace)
+    program("export.py", "run=runs/small", cwd=workplace)
+    program("evaluate.py", "policy=runs/small/policy.ts", *seeds, "out=by_export", cwd=workplace)
+    rows = [
+        json.loads((workplace / out / "evaluation.json").read_text())["rows"] for out in ("by_checkpoint", "by_export")
+    ]
+    assert rows[0] == rows[1]
+    assert (workplace / "by_checkpoint/videos/seed_77.mp4").stat().st_size > 0
+
+
+ALONE = """
+import sys, json, torch
+for name in ("trace_il", "envs", "lightning", "gymnasium", "mujoco"):
+    sys.modules[name] = None        # importing any of them now fails
+policy = torch.jit.load(sys.argv[1])
+about = json.loads(policy.metadata_json())
+policy.reset()
+height, width = about["image_size"]
+for step in range(2 * about["tick_every"] + 1):
+    images = torch.randint(0, 256, (1, len(about["cameras"]), height, width, 3), dtype=torch.uint8)
+    action = policy.step(images, torch.full((1, len(about["state_names"])), 0.01 * step))
+assert action.shape == (1, len(about["action_names"])) and torch.isfinite(action).all()
+policy.observe(images, torch.zeros(1, len(about["state_names"])))
+print(json.dumps(sorted(about)))
+"""
+
+
+def test_exported_policy_needs_torch_alone(workplace, tmp_path):
+    out = subprocess.run(
+        [sys.executable, "-c", ALONE, str(workplace / "runs/small/policy.ts")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert out.returncode == 0, out.stderr
+    fields = {
+        "action_high",
+        "action_low",
+        "cameras",
+        "control_hz",
+        "depth",
+        "dtype",
+        "explicit_state",
+        "image",
+        "image_size",
+    }
+    fields |= {
+        "memory_tick",
+        "parity_and_latency",
+        "signature",
+        "state_names",
+        "statistics",
+        "tick_every",
+        "units",
+        "warm_up_steps",
+    }
+    assert fields <= set(json.loads(out.stdout))
+
+
+@pytest.mark.parametrize("victim", ["uninterrupted", "killed"])
+def test_killed_training_continues_to_the_same_weights(workplace, victim):
+    """SIGKILL after the first epoch, the same command again: equal to a run that was never interrupted."""
+    arguments = [*SMALL, "trainer.epochs=3", "trainer.threads=1", "evaluation.episodes=0", "evaluation.recording=false"]
+    arguments += ["evaluation.export=false", f"name={victim}", "wandb=off", "agent.address_dropout=0.3"]
+    if victim == "killed":
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "train.py"), *arguments], cwd=workplace, stdout=subprocess.DEVNULL
+        )
+        last = workplace / "runs/killed/checkpoints/last.ckpt"
+        deadline = time.monotonic() + 120
+        while not last.exists() and time.monotonic() < deadline:
+            time.sleep(0.005)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not (workplace / "runs/killed/summary.json").exists()
+    out = program("train.py", *arguments, cwd=workplace)
+    assert ("continuing" in out.stdout) == (victim == "killed")
+    checkpoints = [workplace / f"runs/{name}/checkpoints/last.ckpt" for name in ("uninterrupted", victim)]
+    one, two = (torch.load(path, weights_only=True) for path in checkpoints)
+    assert one["global_step"] == two["global_step"] == 9
+    for key in ("state_dict", "current_model_state"):  # averaged and raw weights
+        for name, value in one[key].items():
+            assert torch.equal(value, two[key][name]), name
+    steps = [line.split(",") for line in (workplace / f"runs/{victim}/metrics.csv").read_text().splitlines()]
+    column = steps[0].index("step")
+    assert [int(row[column]) for row in steps[1:]] == sorted(int(row[column]) for row in steps[1:])
+
+
+def test_two_processes_train_together(workplace):
+    arguments = [*SMALL, "name=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.threads=1", "wandb=off"]
+    arguments += ["evaluation.recording=false", "evaluation.export=false", "data.batch_size=2", "evaluation.episodes=2"]
+    program("train.py", *arguments, cwd=workplace)
+    summary = json.loads((workplace / "runs/ddp/summary.json").read_text())
+    assert summary["training"]["optimiser_steps"] == 6
+
+
+def test_sweep_compares_memories(workplace):
+    arguments = [*SMALL, "trainer.epochs=1", "wandb=off", "evaluation.recording=false", "evaluation.export=false"]
+    out = program(
+        "train.py", "-m", "memory=none,gru", *arguments, "evaluation.cleared=false", cwd=workplace, timeout=600
+    )
+    assert "comparison" in out.stdout and "corridor-none-0" in out.stdout and "corridor-gru-0" in out.stdout
+
+
+def damaged_checkpoint(workplace: Path, name: str, edit) -> str:
+    run = workplace / "runs" / name
+    (run / "checkpoints").mkdir(parents=True, exist_ok=True)
+    (run / "config.yaml").write_bytes((workplace / "runs/small/config.yaml").read_bytes())
+    edit(workplace / "runs/small/checkpoints/last.ckpt", run / "checkpoints/last.ckpt")
+    return f"run=runs/{name}"
+
+
+def other_version(source: Path, target: Path) -> None:
+    checkpoint = torch.load(source, weights_only=True)
+    checkpoint["trace_il"]["format"] = 0
+    torch.save(checkpoint, target)
+
+
+def half(source: Path, target: Path) -> None:
+    target.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
+
+
+BAD = {
+    "unknown key": (["train.py", "seeed=1"], "seeed"),
+    "unknown nested key": (["train.py", "env=corridor", "env.delai=3"], "delai"),
+    "forced key": (["train.py", "+trainer.speed=3"], "trainer.speed"),
+    "unknown option": (["train.py", "memory=lstm"], "gru none trace"),
+    "wrong type": (["train.py", "seed=abc"], "abc"),
+    "impossible value": (["train.py", "policy.chunk=2", "policy.actions_per_query=2"], "policy.chunk=2 is shorter"),
+    "indivisible chunk": (["train.py", "policy.chunk=41"], "multiple of actions_per_query"),
+    "no GPU": (["train.py", "trainer.accelerator=gpu"], "torch sees no GPU"),
+    "missing dataset": (["train.py", "env=gym", "env.id=Corridor-v0"], "data.root"),
+    "not a dataset": (["train.py", "env=gym", "env.id=Corridor-v0", "data.root=nowhere"], "no dataset at nowhere"),
+    "other configuration": (["train.py", *SMALL, "name=small", "seed=3"], "seed=0, not 3"),
+    "no run": (["evaluate.py", "run=runs/nobody"], "config.yaml is missing"),
+    "no policy": (["evaluate.py"], "run=runs/NAME or policy="),
+    "no word": (["evaluate.py", "runs/small"], "options are key=value"),
+    "unknown run option": (["evaluate.py", "run=runs/small", "episoden=3"], "episoden"),
+    "other camera size": (["evaluate.py", "run=runs/small", "env.image_size=64"], "expects 32 x 32 images"),
+    "other robot": (["evaluate.py", "run=runs/small", "env=delayed_evidence"], "camera 'top'"),
+    "no display": (["view.py", "run=runs/small"], "use --web"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_a_status(workplace, case):
+    (name, *arguments), message = BAD[case]
+    if case == "no GPU" and torch.cuda.is_available():
+        arguments = ["trainer.accelerator=gpu", "trainer.devices=99"]
+        message = "torch sees"
+    environment = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    begin = time.monotonic()
+    out = subprocess.run(
+        [sys.executable, str(ROOT / name), *arguments], cwd=workplace, capture_output=True, text=True, env=environment
+    )
+    assert out.returncode == 2, out.stdout + out.stderr
+    assert len(out.stderr.strip().splitlines()) == 1 and out.stderr.startswith("error: "), out.stderr
+    assert message in out.stderr
+    assert time.monotonic() - begin < 60
+
+
+@pytest.mark.parametrize(("edit", "message"), [(other_version, "checkpoint format 0"), (half, "damaged")])
+def test_bad_checkpoints_are_refused(workplace, edit, message):
+    run = damaged_checkpoint(workplace, edit.__name__, edit)
+    for name in ("evaluate.py", "export.py"):
+        out = program(name, run, cwd=workplace, check=False)
+        assert out.returncode == 2 and message in out.stderr and len(out.stderr.strip().splitlines()) == 1, out.stderr
+
+
+def test_stack_trace_on_request(workplace):
+    out = subprocess.run(
+        [sys.executable, str(ROOT / "evaluate.py"), "run=runs/nobody"],
+        cwd=workplace, capture_output=True, text=True, env={**os.environ, "TRACE_IL_DEBUG": "1"},
+    )  # fmt: skip
+    assert out.returncode != 0 and "Traceback" in out.stderr
+
+
+def test_configuration_round_trip():
+    config = TrainConfig(env=DelayedEvidenceConfig(task="book"), memory=GRUConfig(), name="x")
+    from trace_il.config import ACTConfig
+
+    config.policy = ACTConfig(chunk=50)
+    assert from_plain(yaml.safe_load(yaml.safe_dump(to_plain(config)))) == config
+    assert TraceConfig().name == "trace" and CorridorConfig().id == "Corridor-v0"

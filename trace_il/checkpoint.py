@@ -1,0 +1,81 @@
+"""Checkpoints: written atomically, loaded without pickle, refused when they are of another version."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from . import __version__
+from .agent import Agent, AgentSpec
+from .errors import UserError
+
+FORMAT = 1  # raised whenever old checkpoints can no longer be read
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the target and renames, so that a killed save leaves the old checkpoint."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        path = os.fspath(path)
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        temporary = f"{path}.{os.getpid()}.tmp"
+        try:
+            with open(temporary, "wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def describe(config: dict[str, Any], spec: AgentSpec) -> dict[str, Any]:
+    """What a checkpoint says of itself, in plain containers."""
+    from dataclasses import asdict
+
+    return {"format": FORMAT, "version": __version__, "config": config, "spec": asdict(spec)}
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The whole checkpoint, tensors on the CPU.
+
+    Raises:
+        UserError: missing, damaged, or not of this version.
+    """
+    if not path.is_file():
+        raise UserError(f"no checkpoint at {path}; train first, or give the folder of a run")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many types for damaged files
+        raise UserError(f"{path} is damaged or not a checkpoint ({str(error).splitlines()[0][:80]})") from error
+    about = checkpoint.get("trace_il")
+    if about is None:
+        raise UserError(f"{path} was not written by trace-il; give the checkpoint of a run")
+    if about["format"] != FORMAT:
+        raise UserError(
+            f"{path} has checkpoint format {about['format']} (trace-il {about['version']}), this version reads "
+            f"format {FORMAT}; train again or install trace-il {about['version']}"
+        )
+    return checkpoint
+
+
+def load_agent(path: Path) -> Agent:
+    """The agent of a checkpoint, in evaluation mode: the averaged weights where there are any."""
+    from .build import build_agent
+    from .config import from_plain
+
+    checkpoint = read_checkpoint(path)
+    about = checkpoint["trace_il"]
+    stored: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in about["spec"].items()}
+    spec = AgentSpec(**stored)
+    agent = build_agent(from_plain(about["config"]), spec)
+    weights = {k.removeprefix("agent."): v for k, v in checkpoint["state_dict"].items() if k.startswith("agent.")}
+    try:
+        agent.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(
+            f"{path} does not fit its own configuration ({str(error).splitlines()[0]}); train again"
+        ) from error
+    return agent.eval()

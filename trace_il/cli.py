@@ -1,0 +1,142 @@
+"""Shared by the command-line programs: one-line errors, exit codes, the comparison after a sweep."""
+
+import dataclasses
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+import yaml
+from hydra.errors import HydraException, MissingConfigException
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from .config import register
+from .errors import UserError
+
+
+def one_line(error: BaseException) -> str:
+    """First line of an error and of what caused it."""
+    text = [line.strip() for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
+    if isinstance(error, MissingConfigException):  # lists the options there are
+        return " ".join(line for line in text if not line.startswith(("Config search", "provider=")))
+    lines = text[:1]
+    cause = error.__cause__
+    if cause is not None and str(cause).strip():
+        detail = str(cause).strip().splitlines()[0]
+        if detail not in lines[0]:
+            lines.append(detail)
+    if "not in" in lines[-1] and "Key" in lines[-1]:
+        lines.append("see trace_il/config.py for the keys there are")
+    return "; ".join(lines)
+
+
+def guarded(call: Callable[[], Any]) -> Any:
+    """Run a program; errors of the user end it with one line on stderr and status 2.
+
+    With debug=true on the command line or TRACE_IL_DEBUG=1 the stack trace is shown instead.
+    """
+    debug = os.environ.get("TRACE_IL_DEBUG") == "1" or "debug=true" in sys.argv
+    try:
+        return call()
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues from the last checkpoint or episode", file=sys.stderr)
+        raise SystemExit(130) from None
+    except (UserError, HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        if debug:
+            raise
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        # SystemExit, because Hydra reports any other exception in words of its own.
+        raise SystemExit(2) from None
+
+
+def run_program(task: Callable[[Any], Any], config_name: str) -> None:
+    """Compose `configs/<config_name>.yaml` with the command line and run `task` on the resulting dataclass."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing
+    configs = Path(__file__).resolve().parent.parent / "configs"
+
+    @hydra.main(version_base=None, config_path=str(configs), config_name=config_name)
+    def main(config: DictConfig) -> Any:
+        return guarded(lambda: task(checked(config)))
+
+    register()
+    guarded(main)
+
+
+def checked(config: DictConfig) -> Any:
+    """The dataclass behind a Hydra configuration; also refuses keys that were forced in with `+key=`.
+
+    Raises:
+        UserError: an unknown or missing key.
+    """
+    _refuse_extra(config, "")
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise UserError(f"missing value for {missing[0]!r}; give {missing[0]}=... on the command line")
+    return OmegaConf.to_object(config)
+
+
+def _refuse_extra(node: Any, path: str) -> None:
+    if not isinstance(node, DictConfig) or node._is_none() or node._is_missing():
+        return
+    schema = OmegaConf.get_type(node)
+    if schema is not None and dataclasses.is_dataclass(schema):
+        extra = set(node.keys()) - {f.name for f in dataclasses.fields(schema)}
+        if extra:
+            raise UserError(
+                f"unknown key {path + str(sorted(map(str, extra))[0])!r}; see trace_il/config.py for the keys there are"
+            )
+    for key in node:
+        if not OmegaConf.is_missing(node, str(key)):
+            _refuse_extra(node[key], f"{path}{key!s}.")
+
+
+def run_name(env: Any, memory: str, seed: int) -> str:
+    """Default name of a run: environment, task, memory, seed."""
+    name = str(env.id).split("/")[-1].split("-v")[0]
+    name = "".join("_" + c.lower() if c.isupper() else c for c in name).strip("_")
+    task = env.get("task")
+    return "-".join([name, *([task] if task else []), memory, str(seed)])
+
+
+OmegaConf.register_new_resolver("trace_name", run_name, replace=True)
+
+
+class CompareRuns(Callback):
+    """After `-m`: one table over all runs of the sweep."""
+
+    def __init__(self) -> None:
+        self.summaries: list[tuple[str, dict[str, Any]]] = []
+
+    def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
+        if isinstance(job_return._return_value, str) and Path(job_return._return_value).exists():
+            path = Path(job_return._return_value)
+            self.summaries.append((path.parent.name, json.loads(path.read_text())))
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        from rich.console import Console
+
+        from .scores import score_table
+
+        if len(self.summaries) > 1:
+            rows = {name: summary["scores"]["trained"] for name, summary in self.summaries}
+            Console().print(score_table(rows, "comparison"))
+
+
+class PhaseClock:
+    """Seconds spent in each named phase."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._begin = time.perf_counter()
+
+    def lap(self, phase: str) -> None:
+        """Everything since the last lap was `phase`."""
+        now = time.perf_counter()
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._begin
+        self._begin = now

@@ -1,0 +1,162 @@
+"""Checkpoint -> TorchScript policy, with metadata, a parity report and a latency report.
+
+The file needs torch alone. It is the scripted `Controller`:
+
+    policy = torch.jit.load("policy.ts")
+    policy.reset()                            # a new episode; reset(B) for B robots
+    action = policy.step(images, state)       # every control step: uint8 (B, C, H, W, 3), (B, D) -> (B, A)
+    policy.observe(images, state)             # the same without acting; act() then gives the action
+    json.loads(policy.metadata_json())        # names, units, sizes, limits, rates, statistics, timings
+"""
+
+import json
+import os
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .agent import Agent, Controller
+from .checkpoint import load_agent
+from .config import TrainConfig, env_options
+from .environment import make_env, stack_cameras
+from .errors import UserError
+from .rollout import check_compatible, policy_spec
+
+TOLERANCE = 1e-5  # largest allowed difference between exported and eager policy on the CPU
+WARM_UP = 20  # steps before latency is measured; the first calls compile
+PARITY_SEED = 2_000_000
+Frames = list[tuple[np.ndarray, np.ndarray]]
+
+
+def script_controller(agent: Agent) -> Any:
+    """The agent's controller in TorchScript."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.script(Controller(agent))
+
+
+def metadata(agent: Agent, config: TrainConfig, units: dict[str, list[str]]) -> dict[str, Any]:
+    """All a robot engineer must know, next to the spec's own fields."""
+
+    def statistics(standardizer: Any) -> dict[str, list[float]]:
+        return {name: getattr(standardizer, name).tolist() for name in ("mean", "std", "mask")}
+
+    return json.loads(Controller(agent).metadata_json()) | {
+        "format": 1,
+        "policy": config.policy.name,
+        "memory": config.memory.name,
+        "env_id": config.env.id,
+        "env_options": env_options(config.env),
+        "units": units,
+        "image": "uint8 RGB, (B, C, H, W, 3), cameras in the order of `cameras`",
+        "state": "float32 (B, D), channels in the order of `state_names`",
+        "action": "float32 (B, A), channels in the order of `action_names`, within the limits",
+        "statistics": {
+            "state": statistics(agent.standardize_state),
+            "action": statistics(agent.standardize_action),
+            "signature": "buffers agent.address.standardize_signature.{mean,std,mask}",
+            "delta": "buffers agent.address.standardize_delta.{mean,std,mask}",
+        },
+        "signature": "of the standardised state path from the first state (basepoint), updated every control step",
+        "memory_tick": "control steps 0, tick_every, 2 tick_every, ...; images are read at ticks only",
+        "explicit_state": [
+            "slots",
+            "xi",
+            "xi_at_tick",
+            "previous",
+            "steps",
+            "chunk",
+            "plan_age",
+            "features",
+            "readout",
+        ],
+        "chunk": config.policy.chunk,
+        "dtype": "float32",
+        "warm_up_steps": WARM_UP,
+    }
+
+
+def record_inputs(controller: Controller, env: Any, seeds: list[int]) -> list[Frames]:
+    """Camera frames and states of closed-loop rollouts, (C, H, W, 3) and (D,) a control step."""
+    cameras = tuple(policy_spec(controller)["cameras"])
+    episodes: list[Frames] = []
+    for seed in seeds:
+        observation, _ = env.reset(seed=seed)
+        controller.reset(1)
+        frames: Frames = []
+        done = False
+        while not done:
+            images, state = stack_cameras(observation, cameras), observation["agent_pos"].astype(np.float32)
+            frames.append((images, state))
+            with torch.inference_mode():
+                action = controller.step(torch.from_numpy(images)[None], torch.from_numpy(state)[None])
+            observation, _, terminated, truncated, _ = env.step(action[0].numpy())
+            done = terminated or truncated
+        episodes.append(frames)
+    return episodes
+
+
+@torch.inference_mode()
+def compare(eager: Any, exported: Any, episodes: list[Frames]) -> dict[str, Any]:
+    """Feed the same inputs to both; largest differences and the exported policy's latency."""
+    errors = {"action": 0.0, "slots": 0.0, "signature": 0.0}
+    milliseconds: list[float] = []
+    for frames in episodes:
+        eager.reset(1)
+        exported.reset(1)
+        for images, state in frames:
+            inputs = torch.from_numpy(images)[None], torch.from_numpy(state)[None]
+            expected = eager.step(*inputs)
+            begin = time.perf_counter()
+            action = exported.step(*inputs)
+            milliseconds.append(1e3 * (time.perf_counter() - begin))
+            for name, a, b in (
+                ("action", action, expected),
+                ("slots", exported.slots, eager.slots),
+                ("signature", exported.xi, eager.xi),
+            ):
+                scale = max(1.0, float(b.abs().max())) if name == "signature" else 1.0  # its levels grow with the path
+                errors[name] = max(errors[name], float((a - b).abs().max()) / scale)
+    warm = np.array(milliseconds[WARM_UP:] or milliseconds)
+    return {
+        "max_error": errors,
+        "steps": len(milliseconds),
+        "episodes": len(episodes),
+        "step_ms_p50": float(np.percentile(warm, 50)),
+        "step_ms_p95": float(np.percentile(warm, 95)),
+    }
+
+
+def export_run(config: TrainConfig, folder: Path, checkpoint: str = "last") -> dict[str, Any]:
+    """Write `<folder>/policy.ts` and `policy.json`; returns the parity and latency report.
+
+    Raises:
+        UserError: the exported policy differs from the eager one by more than the tolerance.
+    """
+    agent = load_agent(folder / f"checkpoints/{checkpoint}.ckpt")
+    env = make_env(config.env.id, env_options(config.env))
+    eager = Controller(agent)
+    check_compatible(eager, env, str(folder))
+    units = {
+        f"{kind}_names": list(
+            getattr(env.unwrapped, f"{kind}_units", ["unknown"] * len(getattr(agent.spec, f"{kind}_names")))
+        )
+        for kind in ("state", "action")
+    }
+    exported = script_controller(agent)
+    report = compare(eager, exported, record_inputs(eager, env, [PARITY_SEED, PARITY_SEED + 1]))
+    env.close()
+    if max(report["max_error"].values()) > TOLERANCE:
+        raise UserError(f"the exported policy differs from the eager one: {report['max_error']}; not written")
+    exported.metadata = json.dumps(metadata(agent, config, units) | {"parity_and_latency": report})
+    exported.reset(1)
+    path = folder / "policy.ts"
+    temporary = path.with_name(f".policy.ts.{os.getpid()}.tmp")
+    exported.save(str(temporary), _extra_files={"metadata.json": exported.metadata})
+    temporary.replace(path)
+    (folder / "policy.json").write_text(json.dumps(json.loads(exported.metadata), indent=2))
+    return {"file": str(path), **report}

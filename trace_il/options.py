@@ -1,0 +1,63 @@
+"""`key=value` command lines of the programs that work on finished runs."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from .config import ENVS, TrainConfig, from_plain
+from .errors import UserError
+
+Options = TypeVar("Options")
+
+
+def parse(schema: type[Options], arguments: list[str]) -> Options:
+    """`key=value` words -> an instance of the dataclass `schema`.
+
+    Raises:
+        UserError: a word without "=", an unknown key or a value of the wrong type.
+    """
+    known = ", ".join(f"{f.name}=" for f in fields(schema))  # type: ignore[arg-type]
+    for word in arguments:
+        if "=" not in word:
+            raise UserError(f"cannot read {word!r}; options are key=value: {known}")
+    try:
+        out = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.from_dotlist(arguments)))
+    except OmegaConfBaseException as error:
+        raise UserError(f"{str(error).splitlines()[0]}; options are {known}") from error
+    assert isinstance(out, schema)
+    return out
+
+
+def read_run(folder: str, env: str | None = None, env_overrides: list[str] | None = None) -> tuple[TrainConfig, Path]:
+    """The configuration of a run, its environment replaced or changed on request.
+
+    Args:
+        folder: of the run.
+        env: another environment, one of `config.ENVS`.
+        env_overrides: "env.key=value" words.
+    Raises:
+        UserError: no run there, unknown environment or key.
+    """
+    path = Path(folder) / "config.yaml"
+    if not path.exists():
+        raise UserError(f"no run at {folder}: config.yaml is missing; give run=runs/<name>")
+    config = from_plain(yaml.safe_load(path.read_text()))
+    config.env = override_env(config.env, env, env_overrides or [])
+    return config, Path(folder)
+
+
+def override_env(config: Any, env: str | None, overrides: list[str]) -> Any:
+    """Another environment and other values of its keys."""
+    if env is not None:
+        if env not in ENVS:
+            raise UserError(f"unknown env={env!r}; there are {', '.join(ENVS)}")
+        config = ENVS[env]() if not isinstance(config, ENVS[env]) else config
+    words = [word.removeprefix("env.") for word in overrides]
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(config), OmegaConf.from_dotlist(words)))
+    except OmegaConfBaseException as error:
+        raise UserError(f"env: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,259 @@
+"""The main job: demonstrations -> training -> closed-loop evaluation -> recording, export, summary."""
+
+import json
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from rich.console import Console
+from rich.progress import Progress, track
+
+from .agent import Agent
+from .build import agent_spec, build_agent, fit_statistics
+from .cli import PhaseClock
+from .config import CollectConfig, GymConfig, TrainConfig, env_options, to_plain, validate
+from .data.collect import CollectSpec, collect
+from .data.datamodule import EpisodeDataModule
+from .data.lerobot import atomic_write, read_info
+from .environment import camera_sizes, channel_names, make_env
+from .errors import UserError
+from .learn import BranchTemplates, ImitationModule
+from .memory.teacher import AttentionTeacher
+from .parallel import core_count
+from .rollout import RolloutSpec, evaluate
+from .scores import provenance, score, score_table
+from .trainer import make_trainer
+
+# Changing these does not change what is trained: a run may be continued with other values.
+FREE_KEYS = {"evaluation", "parallel", "wandb", "runs", "overwrite", "debug"}
+
+
+def dataset_root(config: TrainConfig | CollectConfig) -> tuple[Path, CollectSpec]:
+    """Where the demonstrations of a configuration are, and what they consist of."""
+    options = env_options(config.env)
+    spec = CollectSpec(config.env.id, options, config.data.seed, config.data.disturbance)
+    if config.data.root is not None:
+        return Path(config.data.root), spec
+    label = "-".join(str(v) for v in (config.env.id.split("/")[-1].split("-v")[0].lower(), options.get("task")) if v)
+    return Path("data") / f"{label}-{spec.digest()}", spec
+
+
+def collect_missing(config: TrainConfig | CollectConfig, console: Console) -> Path:
+    """Collect the demonstrations that are not there yet, with a progress bar.
+
+    Raises:
+        UserError: data.root holds a recorded dataset that is too short.
+    """
+    root, spec = dataset_root(config)
+    here = read_info(root)["total_episodes"] if (root / "meta/info.json").exists() else 0
+    own = here == 0 or (root / "meta/trace_il.json").exists()
+    if not own or (config.data.root is not None and here >= config.data.episodes):
+        return root  # a recorded dataset: it is used as it is
+    if isinstance(config.env, GymConfig):
+        raise UserError(f"no dataset at {root}; env=gym has no expert, give data.root a recorded LeRobotDataset v3")
+    if here < config.data.episodes:
+        with Progress(console=console, transient=True) as bar:
+            job = bar.add_task(f"demonstrations -> {root}", total=config.data.episodes, completed=here)
+            parallel = config.parallel
+            for present in collect(root, spec, config.data.episodes, parallel.workers, parallel.ray_address):
+                bar.update(job, completed=present)
+        console.print(f"collected {config.data.episodes - here} demonstrations in {root}")
+    return root
+
+
+def check_environment(config: TrainConfig, data: EpisodeDataModule) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Compare dataset and environment; the action limits of the environment.
+
+    Raises:
+        UserError: they do not fit.
+    """
+    env = make_env(config.env.id, env_options(config.env))
+    dataset, sizes = data.dataset, camera_sizes(env)
+    for camera, size in dataset.cameras.items():
+        if sizes.get(camera) != size:
+            raise UserError(
+                f"the dataset's camera {camera!r} is {size}, the environment's {sizes.get(camera)}; make them equal"
+            )
+    for kind, names in (("state", dataset.state_names), ("action", dataset.action_names)):
+        if len(channel_names(env, kind)) != len(names):
+            raise UserError(
+                f"the dataset has {len(names)} {kind} channels, the environment {len(channel_names(env, kind))}"
+            )
+    low, high = env.action_space.low, env.action_space.high  # type: ignore[attr-defined]
+    env.close()
+    return tuple(float(v) for v in low), tuple(float(v) for v in high)
+
+
+def open_run(config: TrainConfig) -> tuple[Path, dict[str, Any] | None]:
+    """The run folder and, if it is finished, its summary.
+
+    Raises:
+        UserError: a run of that name was made with another configuration.
+    """
+    folder = Path(config.runs) / config.name
+    main_process = int(os.environ.get("LOCAL_RANK", 0)) == 0 and int(os.environ.get("NODE_RANK", 0)) == 0
+    if not main_process:
+        return folder, None
+    if config.overwrite and folder.exists():
+        shutil.rmtree(folder)
+    path, plain = folder / "config.yaml", to_plain(config)
+    if path.exists():
+        stored = yaml.safe_load(path.read_text())
+        for key in sorted(set(plain) - FREE_KEYS):
+            if stored.get(key) != plain[key]:
+                difference = _first_difference(key, stored.get(key), plain[key])
+                raise UserError(
+                    f"{folder} was made with {difference}; give another name=..., or overwrite=true to delete it"
+                )
+        if (folder / "summary.json").exists():
+            return folder, json.loads((folder / "summary.json").read_text())
+    atomic_write(path, yaml.safe_dump(plain, sort_keys=False).encode())
+    if not (folder / "run.json").exists():
+        atomic_write(folder / "run.json", json.dumps({"id": uuid.uuid4().hex[:12]}).encode())
+    return folder, None
+
+
+def _first_difference(path: str, stored: Any, asked: Any) -> str:
+    if isinstance(stored, dict) and isinstance(asked, dict):
+        for key in sorted(set(stored) | set(asked)):
+            if stored.get(key) != asked.get(key):
+                return _first_difference(f"{path}.{key}", stored.get(key), asked.get(key))
+    return f"{path}={stored}, not {asked}"
+
+
+def make_module(
+    config: TrainConfig, data: EpisodeDataModule, limits: tuple[tuple[float, ...], tuple[float, ...]]
+) -> ImitationModule:
+    """The learner with fresh seeded weights and fitted statistics."""
+    torch.manual_seed(config.seed)
+    agent: Agent = build_agent(config, agent_spec(config, data, *limits))
+    fit_statistics(agent, data)
+    memory = agent.memory
+    teacher = None
+    if config.trainer.teacher == "attention":
+        teacher = AttentionTeacher(memory.content_dim, memory.address_dim, memory.slots, memory.width)
+    settings = config.trainer
+    return ImitationModule(
+        agent, teacher, BranchTemplates(agent, data), settings.learning_rate, settings.weight_decay,
+        settings.warmup_steps, settings.epochs * settings.steps_per_epoch, config.seed,
+    )  # fmt: skip
+
+
+def fit(config: TrainConfig, folder: Path, root: Path, console: Console) -> dict[str, Any]:
+    """Train, or continue, until the last epoch; returns counts and speeds."""
+    torch.set_num_threads(config.trainer.threads or core_count())
+    data = EpisodeDataModule(
+        root, config.agent.tick_every, config.policy.chunk, config.data.episodes if config.data.root is None else 0,
+        config.data.holdout, config.data.batch_size, config.trainer.steps_per_epoch, config.seed,
+        config.data.num_workers, lambda numbers: track(numbers, "frame cache", console=console, transient=True),
+    )  # fmt: skip
+    limits = check_environment(config, data)
+    module = make_module(config, data, limits)
+    run_id = json.loads((folder / "run.json").read_text())["id"]
+    trainer = make_trainer(config, folder, run_id, module, env_options(config.env))
+    last = folder / "checkpoints/last.ckpt"
+    if last.exists():
+        console.print(f"continuing {folder} from {last}")
+    clock = PhaseClock()
+    trainer.fit(module, datamodule=data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    clock.lap("fit")
+    for logger in trainer.loggers:
+        logger.finalize("success")
+    report: dict[str, Any] = {
+        "optimiser_steps": trainer.global_step,
+        "parameters": {
+            name: sum(p.numel() for p in getattr(module.agent, name).parameters())
+            for name in ("encoder", "address", "memory", "policy")
+        },
+        "held_out": {
+            k.removeprefix("val/"): float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")
+        },
+        "train_episodes": len(data.train_numbers),
+    }
+    if module.targets_trained:  # zero when the run had been finished before
+        report["images_encoded_per_sample"] = module.images_encoded / module.targets_trained
+        report["samples_per_second"] = module.targets_trained / clock.seconds["fit"]
+    return report
+
+
+def evaluate_run(config: TrainConfig, folder: Path, console: Console) -> dict[str, dict[str, Any]]:
+    """Closed-loop scores of the trained policy and of the same policy with its memory cleared at each tick."""
+    scores: dict[str, dict[str, Any]] = {}
+    evaluation = config.evaluation
+    seeds = range(evaluation.seed, evaluation.seed + evaluation.episodes)
+    arms = {"trained": False} | ({"memory cleared": True} if evaluation.cleared else {})
+    for name, cleared in arms.items():
+        spec = RolloutSpec(str(folder / "checkpoints/last.ckpt"), config.env.id, env_options(config.env), cleared)
+        jobs = evaluate(spec, seeds, config.parallel.workers, config.parallel.ray_address)
+        rollouts = list(track(jobs, f"rollouts, {name}", total=len(seeds), console=console, transient=True))
+        scores[name] = score(rollouts)
+    return scores
+
+
+def main_job(config: TrainConfig) -> Path:
+    """All phases of a run; returns the path of its summary.json. A finished run is reported, not repeated."""
+    validate(config)
+    console = Console()
+    folder, summary = open_run(config)
+    path = folder / "summary.json"
+    if summary is not None:
+        console.print(f"{folder} is finished; overwrite=true makes it again, name=... makes another")
+        console.print(score_table(summary["scores"], config.name))
+        return path
+    clock = PhaseClock()
+    root = collect_missing(config, console)
+    clock.lap("demonstrations")
+    training = fit(config, folder, root, console)
+    if int(os.environ.get("LOCAL_RANK", 0)) or int(os.environ.get("NODE_RANK", 0)):
+        return path  # the rest is the main process's
+    clock.lap("training")
+    scores = evaluate_run(config, folder, console) if config.evaluation.episodes else {}
+    clock.lap("evaluation")
+    summary = {
+        **provenance([config.seed]),
+        "name": config.name,
+        "scores": scores,
+        "training": training,
+        "dataset": str(root),
+    }
+    if config.evaluation.recording:
+        from .viewer import record_run
+
+        summary["recording"] = record_run(config, folder)
+        clock.lap("recording")
+    if config.evaluation.export:
+        from .export import export_run
+
+        summary["export"] = export_run(config, folder)
+        clock.lap("export")
+    summary["seconds"] = {phase: round(value, 1) for phase, value in clock.seconds.items()}
+    atomic_write(path, json.dumps(summary, indent=2, default=_plain).encode())
+    report(console, config, summary)
+    return path
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"cannot write {type(value).__name__} to JSON")
+
+
+def report(console: Console, config: TrainConfig, summary: dict[str, Any]) -> None:
+    """What the user sees at the end."""
+    if summary["scores"]:
+        console.print(score_table(summary["scores"], config.name))
+    training = summary["training"]
+    if "samples_per_second" in training:
+        console.print(
+            f"{training['images_encoded_per_sample']:.0f} images encoded a training sample, "
+            f"{training['samples_per_second']:.0f} samples/s"
+        )
+    console.print("seconds: " + ", ".join(f"{phase} {value:.0f}" for phase, value in summary["seconds"].items()))
+    console.print(f"written to {Path(config.runs) / config.name}")

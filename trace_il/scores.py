@@ -1,0 +1,130 @@
+"""Rollouts -> scores with intervals, tables and results files."""
+
+import datetime
+import json
+import math
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .data.lerobot import atomic_write
+from .rollout import Rollout
+
+
+def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
+    """95 % interval of a proportion (Wilson 1927); (0, 1) without trials."""
+    if trials == 0:
+        return 0.0, 1.0
+    p, n = successes / trials, trials
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def bootstrap_error(values: np.ndarray, draws: int = 2000) -> float:
+    """Bootstrap standard error of the mean; seeded."""
+    if len(values) < 2:
+        return 0.0
+    rng = np.random.default_rng(0)
+    return float(values[rng.integers(len(values), size=(draws, len(values)))].mean(1).std())
+
+
+def score(rollouts: list[Rollout]) -> dict[str, Any]:
+    """Stage progress (%), branch accuracy, success and latency of a set of rollouts.
+
+    Branch accuracy counts a rollout that does not reach the branch as wrong; `branch_accuracy_reached`
+    is over those that do.
+    """
+    n = len(rollouts)
+    correct = sum(r.branch_correct == 1 for r in rollouts)
+    reached = sum(r.branch_correct >= 0 for r in rollouts)
+    success = sum(r.success for r in rollouts)
+    progress = np.array([100 * r.progress for r in rollouts])
+    latency = np.concatenate([r.policy_ms[1:] for r in rollouts if len(r.policy_ms) > 1] or [[0.0]])
+    return {
+        "episodes": n,
+        "progress": float(progress.mean()),
+        "progress_error": bootstrap_error(progress),
+        "branch_accuracy": correct / n,
+        "branch_interval": list(wilson_interval(correct, n)),
+        "branch_reached": reached / n,
+        "branch_accuracy_reached": correct / reached if reached else None,
+        "success": success / n,
+        "success_interval": list(wilson_interval(success, n)),
+        "policy_ms_p50": float(np.percentile(latency, 50)),
+        "policy_ms_p95": float(np.percentile(latency, 95)),
+    }
+
+
+def score_table(scores: dict[str, dict[str, Any]], title: str) -> Any:
+    """A rich table, one row a policy."""
+    from rich.table import Table
+
+    table = Table(title=title)
+    for column in ("policy", "episodes", "progress %", "branch accuracy", "reached", "success", "ms p50/p95"):
+        table.add_column(column, justify="left" if column == "policy" else "right")
+
+    def proportion(value: float, interval: list[float]) -> str:
+        return f"{100 * value:.0f} % [{100 * interval[0]:.0f}, {100 * interval[1]:.0f}]"
+
+    for name, s in scores.items():
+        table.add_row(
+            name,
+            str(s["episodes"]),
+            f"{s['progress']:.1f} ± {s['progress_error']:.1f}",
+            proportion(s["branch_accuracy"], s["branch_interval"]),
+            f"{100 * s['branch_reached']:.0f} %",
+            proportion(s["success"], s["success_interval"]),
+            f"{s['policy_ms_p50']:.2f} / {s['policy_ms_p95']:.2f}",
+        )
+    return table
+
+
+def hardware() -> str:
+    """The machine in words."""
+    import torch
+
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        models = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        cpu = models[0] if models else cpu
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return f"{cores} cores of {cpu}" + "".join(f", {gpu}" for gpu in gpus)
+
+
+def commit() -> str:
+    """Commit of the checkout, with "+changes" when files differ from it; "unknown" outside of one."""
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        dirty = subprocess.run(
+            ["git", "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True
+        ).stdout
+    except (subprocess.CalledProcessError, FileNotFoundError):
+        return "unknown"
+    return head + ("+changes" if dirty.strip() else "")
+
+
+def provenance(seeds: list[int]) -> dict[str, Any]:
+    """What stands above the rows of a results file."""
+    return {
+        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
+        "commit": commit(),
+        "date": datetime.date.today().isoformat(),
+        "hardware": hardware(),
+        "seeds": seeds,
+    }
+
+
+def write_results(path: Path, seeds: list[int], rows: list[dict[str, Any]]) -> None:
+    """Provenance and flat rows, written atomically."""
+    atomic_write(path, json.dumps({**provenance(seeds), "rows": rows}, indent=2).encode())

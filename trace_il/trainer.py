@@ -1,0 +1,196 @@
+"""The Lightning trainer of a run: callbacks, loggers, exact resume."""
+
+import csv
+import logging
+import netrc
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, WeightAveraging
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.utilities import rank_zero_only
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from .agent import Controller
+from .checkpoint import AtomicCheckpointIO, describe
+from .config import TrainConfig, to_plain
+from .environment import make_env
+from .learn import ImitationModule
+from .rollout import rollout
+from .scores import score
+
+
+class ExponentialAverage(WeightAveraging):
+    """Exponential moving average of the weights; validation, checkpoints and deployment use it."""
+
+    def __init__(self, decay: float) -> None:
+        super().__init__(use_buffers=False, multi_avg_fn=get_ema_multi_avg_fn(decay))
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # A resumed run that was already finished never reaches `on_train_end`, which would do this.
+        if self._average_model is not None and trainer.state.status != "interrupted":
+            self._copy_average_to_current(pl_module)
+
+
+class AboutCheckpoint(pl.Callback):
+    """Writes into every checkpoint what it is: format, version, configuration, agent spec."""
+
+    def __init__(self, about: dict[str, Any]) -> None:
+        self.about = about
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint["trace_il"] = self.about
+
+
+class ClosedLoop(pl.Callback):
+    """Every few epochs, a few closed-loop rollouts on seeds that the final evaluation does not use."""
+
+    EPISODES, SEED_OFFSET = 10, 500_000
+
+    def __init__(self, every: int, env_id: str, env_options: dict[str, Any], seed: int) -> None:
+        self.every, self.env_id, self.env_options, self.seed = every, env_id, env_options, seed
+        self.env: Any = None
+
+    @rank_zero_only
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, ImitationModule)
+        if trainer.sanity_checking or (trainer.current_epoch + 1) % self.every:
+            return
+        if self.env is None:
+            self.env = make_env(self.env_id, self.env_options)
+        device = pl_module.device
+        controller = Controller(pl_module.agent.to("cpu"))
+        first = self.seed + self.SEED_OFFSET
+        result = score([rollout(controller, self.env, seed) for seed in range(first, first + self.EPISODES)])
+        pl_module.agent.to(device)
+        for name in ("progress", "branch_accuracy", "success"):
+            pl_module.log(f"closed_loop/{name}", result[name], rank_zero_only=True)
+
+
+class _AppendWriter(ExperimentWriter):
+    """Continues an existing metrics.csv instead of deleting it."""
+
+    def _check_log_dir_exists(self) -> None:
+        if self._fs.isfile(self.metrics_file_path):
+            with self._fs.open(self.metrics_file_path, "r", newline="") as file:
+                self.metrics_keys = list(next(csv.reader(file), []))
+
+
+class AppendCSVLogger(CSVLogger):
+    """`<folder>/metrics.csv`, continued when a run is resumed."""
+
+    @property
+    def log_dir(self) -> str:
+        return str(self.save_dir)
+
+    @property
+    def experiment(self) -> Any:
+        if self._experiment is None:
+            os.makedirs(self.log_dir, exist_ok=True)
+            self._experiment = _AppendWriter(log_dir=self.log_dir)
+        return self._experiment
+
+
+def wandb_logged_in() -> bool:
+    """Whether wandb has credentials, found out without a prompt or a network."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).netloc
+    candidates = [os.environ.get("NETRC"), "~/.netrc", "~/_netrc"]
+    path = next((p for p in (os.path.expanduser(c) for c in candidates if c) if os.path.exists(p)), None)
+    if path is None:
+        return False
+    try:
+        entry = netrc.netrc(path).authenticators(host)
+    except (OSError, netrc.NetrcParseError):
+        return False
+    return bool(entry and entry[2])
+
+
+def loggers(config: TrainConfig, folder: Path, run_id: str) -> list[Logger]:
+    """Always a CSV; wandb offline unless the user is logged in or says otherwise."""
+    out: list[Logger] = [AppendCSVLogger(folder, name="")]
+    if config.wandb != "off":
+        os.environ.setdefault("WANDB_SILENT", "true")
+        import wandb
+
+        offline = config.wandb == "offline" or (config.wandb == "auto" and not wandb_logged_in())
+        settings = wandb.Settings(silent=True, console="off", disable_git=True, save_code=False, x_disable_stats=True)
+        out.append(
+            WandbLogger(
+                project="trace-il", name=config.name, save_dir=folder, id=run_id, offline=offline, resume="allow",
+                log_model=False, settings=settings, config=to_plain(config),
+            )
+        )  # fmt: skip
+    return out
+
+
+def quiet() -> None:
+    """Silence messages of Lightning that tell a user of this program nothing."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        r".*does not have many workers.*",
+        r".*exists and is not empty.*",
+        r".*isinstance\(treespec, LeafSpec\).*",
+        r".*is smaller than the logging interval.*",
+        r".*GPU available but not used.*",
+        r".*enable_nested_tensor.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
+def make_trainer(
+    config: TrainConfig, folder: Path, run_id: str, module: ImitationModule, env_options: dict[str, Any] | None
+) -> pl.Trainer:
+    """The trainer. `env_options`: for closed-loop evaluation during training, None without an environment."""
+    quiet()
+    trainer = config.trainer
+    gpu = trainer.accelerator == "gpu" or (trainer.accelerator == "auto" and torch.cuda.is_available())
+    precision: Any = trainer.precision
+    if precision == "auto":
+        precision = "bf16-mixed" if gpu else "32-true"
+    checkpoints: dict[str, Any] = {
+        "dirpath": folder / "checkpoints",
+        "auto_insert_metric_name": False,
+        "enable_version_counter": False,
+    }
+    callbacks: list[pl.Callback] = [AboutCheckpoint(describe(to_plain(config), module.agent.spec))]
+    if trainer.ema > 0:
+        callbacks.append(ExponentialAverage(trainer.ema))
+    if trainer.closed_loop_every > 0 and env_options is not None:
+        callbacks.append(ClosedLoop(trainer.closed_loop_every, config.env.id, env_options, config.evaluation.seed))
+    callbacks += [
+        ModelCheckpoint(filename="best", monitor="val/action_error", mode="min", **checkpoints),
+        # A callback of its own: with a monitor, `last` would only be written when the metric improves.
+        ModelCheckpoint(filename="last", monitor=None, save_on_train_epoch_end=True, **checkpoints),
+        RichProgressBar(leave=False),
+    ]
+    several = trainer.devices * trainer.num_nodes > 1
+    return pl.Trainer(
+        accelerator="gpu" if gpu else "cpu",
+        devices=trainer.devices,
+        num_nodes=trainer.num_nodes,
+        # Without a memory or a teacher some weights get no gradient.
+        strategy="ddp_find_unused_parameters_true" if several else "auto",
+        precision=precision,
+        max_epochs=trainer.epochs,
+        limit_train_batches=trainer.steps_per_epoch,
+        reload_dataloaders_every_n_epochs=1,
+        use_distributed_sampler=False,
+        gradient_clip_val=trainer.gradient_clip or None,
+        log_every_n_steps=10,
+        logger=loggers(config, folder, run_id),
+        callbacks=callbacks,
+        plugins=[AtomicCheckpointIO()],
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )

@@ -1,0 +1,306 @@
+"""Rollout -> Rerun recording with a ready layout: cameras, 3D scene, plots, memory maps, phase bands."""
+
+import os
+import socket
+import subprocess
+import time
+import urllib.parse
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rerun as rr
+import rerun.blueprint as rrb
+
+from .config import TrainConfig, env_options
+from .environment import make_env
+from .errors import UserError
+from .pictures import colormap, save_strip, save_video
+from .rollout import Rollout, check_compatible, load_controller, policy_spec, rollout
+
+PALETTE = (
+    (31, 119, 180),
+    (255, 127, 14),
+    (44, 160, 44),
+    (214, 39, 40),
+    (148, 103, 189),
+    (140, 86, 75),
+    (227, 119, 194),
+    (23, 190, 207),
+)
+PHASES = ("before the cue", "cue", "shared", "branch")
+PHASE_COLORS = ((90, 90, 100), (255, 170, 40), (110, 130, 160), (60, 170, 90))
+PLOTTED_CHANNELS = 4  # action channels that move most, for chunk against executed
+MAPS = ("routing", "write_strength", "read_weights")
+
+
+def _time(steps: np.ndarray, hz: float) -> list[rr.TimeColumn]:
+    return [rr.TimeColumn("step", sequence=steps), rr.TimeColumn("time", duration=steps / hz)]
+
+
+def moving_channels(actions: np.ndarray) -> np.ndarray:
+    """The action channels that move most, relative to each other."""
+    return np.sort(np.argsort(-actions.std(0))[:PLOTTED_CHANNELS])
+
+
+def log_rollout(rec: rr.RecordingStream, root: str, result: Rollout, spec: dict[str, Any]) -> None:
+    """Log one recorded rollout below the entity `root`."""
+    data = result.recording
+    assert data is not None
+    steps = np.arange(len(data.states))
+    ticks = np.array(data.ticks)
+    at_steps, at_ticks = _time(steps, spec["control_hz"]), _time(ticks, spec["control_hz"])
+    images = np.stack(data.images)
+    height, width = images.shape[2:4]
+    picture = rr.components.ImageFormat(width=width, height=height, color_model="RGB", channel_datatype="U8")
+    for index, camera in enumerate(spec["cameras"]):
+        path = f"{root}/cameras/{camera}"
+        rec.log(path, rr.Image.from_fields(format=picture, magnification_filter="Nearest"), static=True)
+        rec.send_columns(path, at_steps, rr.Image.columns(buffer=images[:, index].reshape(len(steps), -1)))
+
+    def plot(
+        name: str, index: list[rr.TimeColumn], values: np.ndarray, names: list[str], stepped: bool = False
+    ) -> None:
+        colors = [PALETTE[i % len(PALETTE)] for i in range(len(names))]
+        style: dict[str, Any] = {"interpolation_mode": "StepAfter"} if stepped else {}
+        rec.log(f"{root}/{name}", rr.SeriesLines(names=names, colors=colors, **style), static=True)
+        rec.send_columns(f"{root}/{name}", index, rr.Scalars.columns(scalars=values.astype(np.float64)))
+
+    states, actions = np.stack(data.states), np.stack(data.actions)
+    info = data.info
+    progress = np.array([[i.get("progress", 0.0), i.get("stage", 0)] for i in info], dtype=float)
+    plot("progress", at_steps, progress, ["progress", "stage"], stepped=True)
+    plot("state", at_steps, states, list(spec["state_names"]))
+    plot("action", at_steps, actions, list(spec["action_names"]))
+    plot(
+        "signature",
+        at_steps,
+        np.log10(1e-6 + np.stack(data.signature)),
+        [f"log10 |level {n + 1}|" for n in range(len(data.signature[0]))],
+    )
+    # Each chunk against what was executed: the prediction made one tick before the step.
+    channels = moving_channels(actions)
+    every, chunks = spec["tick_every"], np.stack(data.chunks)
+    earlier = np.clip(steps // every - 1, 0, None)
+    ahead = np.minimum(steps - earlier * every, chunks.shape[1] - 1)
+    for channel in channels:
+        pair = np.stack([actions[:, channel], chunks[earlier, ahead, channel]], axis=1)
+        plot(f"chunk/{spec['action_names'][channel]}", at_steps, pair, ["executed", "predicted a tick before"])
+    for name in MAPS:
+        values = np.stack(getattr(data, name))
+        plot(f"memory/{name}", at_ticks, values, [f"slot {k}" for k in range(values.shape[1])], stepped=True)
+        _map(rec, f"{root}/maps/{name}", values, every, steps, at_steps)
+    change = np.flatnonzero(np.diff([i.get("phase", 0) for i in info], prepend=-1))
+    lane = f"{root}/bands/phase"
+    rec.log(
+        lane, rr.StateConfiguration(values=list(PHASES), labels=list(PHASES), colors=list(PHASE_COLORS)), static=True
+    )
+    labels = [PHASES[info[i].get("phase", 0)] for i in change]
+    rec.send_columns(lane, _time(change, spec["control_hz"]), rr.StateChange.columns(state=labels))
+    _scene(rec, root, data.scene, at_steps)
+    outcome = {-1: "not reached", 0: "wrong", 1: "right"}[result.branch_correct]
+    text = (
+        f"seed {result.seed}, cue {result.cue}: {result.steps} steps, progress {100 * result.progress:.0f} %, "
+        f"branch {outcome}, {'success' if result.success else 'no success'}"
+    )
+    rec.log(f"{root}/outcome", rr.TextDocument(text), static=True)
+
+
+def _map(
+    rec: rr.RecordingStream, path: str, values: np.ndarray, every: int, steps: np.ndarray, index: list[rr.TimeColumn]
+) -> None:
+    """Slot x time picture with a cursor. Row k is slot k; the colour scale ends at the largest value."""
+    wide, tall = 3 * every, max(12, 120 // values.shape[1])
+    picture = colormap(values.T / max(values.max(), 1e-6)).repeat(tall, 0).repeat(wide, 1)
+    rec.log(path, rr.Image(picture, magnification_filter="Nearest"), static=True)
+    x = 3.0 * steps + 1.5
+    strips = [np.array([[v, 0], [v, picture.shape[0]]], np.float32) for v in x]
+    rec.send_columns(f"{path}/cursor", index, rr.LineStrips2D.columns(strips=strips, colors=[(255, 60, 60)] * len(x)))
+
+
+def _scene(rec: rr.RecordingStream, root: str, scene: list[list[dict[str, Any]]], index: list[rr.TimeColumn]) -> None:
+    """Geometry that moves on entities with a transform a step."""
+    if not scene or not scene[0]:
+        return
+    rec.log(f"{root}/world", rr.ViewCoordinates.RIGHT_HAND_Z_UP, static=True)
+    for number, shape in enumerate(scene[0]):
+        path = f"{root}/world/{shape['name']}"
+        color = [tuple(int(255 * c) for c in shape["rgba"])]
+        size = np.asarray(shape["size"], dtype=np.float32)
+        archetype: Any
+        if shape["kind"] == "box":
+            archetype = rr.Boxes3D(half_sizes=[size], colors=color, fill_mode="solid")
+        elif shape["kind"] == "sphere":
+            archetype = rr.Ellipsoids3D(half_sizes=[[size[0]] * 3], colors=color, fill_mode="solid")
+        elif shape["kind"] == "capsule":
+            # Rerun's capsule starts at the origin, MuJoCo's is centred there.
+            archetype = rr.Capsules3D(
+                lengths=[2 * size[1]], radii=[size[0]], translations=[[0, 0, -size[1]]], colors=color, fill_mode="solid"
+            )
+        else:
+            archetype = rr.Cylinders3D(lengths=[2 * size[1]], radii=[size[0]], colors=color, fill_mode="solid")
+        rec.log(path, archetype, static=True)
+        position = np.array([shapes[number]["position"] for shapes in scene], dtype=np.float32)
+        wxyz = np.array([shapes[number]["quaternion"] for shapes in scene], dtype=np.float32)
+        rec.send_columns(path, index, rr.Transform3D.columns(translation=position, quaternion=wxyz[:, [1, 2, 3, 0]]))
+
+
+def layout(roots: list[str], spec: dict[str, Any], channels: list[str], with_scene: bool) -> rrb.Blueprint:
+    """One column of views a rollout."""
+    axis = rrb.TimeAxis(link="LinkToGlobal")
+
+    def series(path: str, name: str) -> rrb.TimeSeriesView:
+        return rrb.TimeSeriesView(origin=path, name=name, axis_x=axis, plot_legend=rrb.PlotLegend(corner="LeftTop"))
+
+    def column(root: str) -> rrb.Vertical:
+        prefix = f"{root.strip('/')}: " if len(roots) > 1 else ""
+        cameras = [
+            rrb.Spatial2DView(origin=f"{root}/cameras/{camera}", name=prefix + camera) for camera in spec["cameras"]
+        ]
+        scene = [rrb.Spatial3DView(origin=f"{root}/world", name="scene", background=[30, 32, 38])] if with_scene else []
+        maps = [
+            rrb.Spatial2DView(origin=f"{root}/maps/{name}", name=f"{name.replace('_', ' ')}: slot x time")
+            for name in MAPS
+        ]
+        curves = [series(f"{root}/memory/{name}", name.replace("_", " ")) for name in MAPS]
+        chunk = [series(f"{root}/chunk/{channel}", f"chunk against executed: {channel}") for channel in channels]
+        return rrb.Vertical(
+            rrb.Horizontal(*cameras, *scene),
+            rrb.StateTimelineView(
+                origin=f"{root}/bands",
+                contents=[f"{root}/bands/**"],
+                name=prefix + "cue, shared segment, branch",
+                time_view=axis,
+            ),
+            rrb.Horizontal(*maps) if len(roots) == 1 else rrb.Tabs(*maps),
+            rrb.Tabs(*curves, active_tab=0),
+            rrb.Horizontal(
+                rrb.Tabs(*chunk, series(f"{root}/action", "action"), series(f"{root}/state", "state")),
+                rrb.Tabs(
+                    series(f"{root}/progress", "progress and stage"),
+                    series(f"{root}/signature", "signature levels"),
+                    rrb.TextDocumentView(origin=f"{root}/outcome", name="outcome"),
+                ),
+            ),
+            row_shares=[3, 0.9, 1.3, 1.6, 2.2],
+        )
+
+    columns = [column(root) for root in roots]
+    return rrb.Blueprint(
+        columns[0] if len(columns) == 1 else rrb.Horizontal(*columns),
+        rrb.TopPanel(state="collapsed"),
+        rrb.BlueprintPanel(state="collapsed"),
+        rrb.SelectionPanel(state="collapsed"),
+        rrb.TimePanel(state="collapsed", timeline="step", play_state="paused", fps=spec["control_hz"], loop_mode="All"),
+        auto_views=False,
+        auto_layout=False,
+    )
+
+
+def write_recording(path: Path, rollouts: dict[str, Rollout], spec: dict[str, Any]) -> None:
+    """Write one .rrd with the rollouts by name, side by side, through a temporary file."""
+    rr.set_strict_mode(True)
+    rec = rr.RecordingStream("trace_il_rollout", recording_id=uuid.uuid4())
+    rec.set_log_time_enabled(False)
+    rec.set_log_tick_enabled(False)
+    roots = [f"/{name}" for name in rollouts]
+    first = next(iter(rollouts.values())).recording
+    assert first is not None
+    channels = [spec["action_names"][c] for c in moving_channels(np.stack(first.actions))]
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with rec:
+        rec.save(str(temporary))
+        rec.send_recording_name(" | ".join(rollouts))
+        rec.send_blueprint(
+            layout(roots, spec, channels, bool(first.scene and first.scene[0])), make_active=True, make_default=True
+        )
+        for root, result in zip(roots, rollouts.values(), strict=True):
+            log_rollout(rec, root, result, spec)
+    temporary.replace(path)
+
+
+def record(
+    config: TrainConfig, folder: Path, seed: int, cue: int | None = None, clear_memory: bool = False
+) -> tuple[Rollout, dict[str, Any]]:
+    """One recorded rollout of a run's policy in the run's environment, and the policy's spec."""
+    controller = load_controller(str(folder / "checkpoints/last.ckpt"), clear_memory)
+    env = make_env(config.env.id, env_options(config.env))
+    check_compatible(controller, env, str(folder))
+    result = rollout(controller, env, seed, record=True, cue=cue)
+    env.close()
+    return result, policy_spec(controller)
+
+
+def record_run(config: TrainConfig, folder: Path) -> dict[str, Any]:
+    """Recording, strip and videos of the first evaluation seeds, into the run folder."""
+    files: dict[str, Any] = {"videos": []}
+    for number in range(max(1, config.evaluation.videos)):
+        result, spec = record(config, folder, config.evaluation.seed + number)
+        if number == 0:
+            write_recording(folder / "recording.rrd", {config.memory.name: result}, spec)
+            save_strip(folder / "strip.png", result, spec)
+            files |= {"recording": str(folder / "recording.rrd"), "strip": str(folder / "strip.png")}
+        if number < config.evaluation.videos:
+            path = folder / f"videos/seed_{result.seed}.mp4"
+            save_video(path, result, spec)
+            files["videos"].append(str(path))
+    return files
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def _rerun_binary() -> str:
+    import rerun_cli
+
+    return str(Path(rerun_cli.__file__).parent / "rerun")
+
+
+def serve(path: Path, port: int = 0) -> tuple[str, "subprocess.Popen[bytes]"]:
+    """Serve a recording to browsers of this machine; the address to open and the server process.
+
+    Raises:
+        UserError: the server does not come up within 20 s, for example because the port is taken.
+    """
+    port = port or _free_port()
+    data_port = _free_port()
+    command = [
+        _rerun_binary(),
+        str(path),
+        "--serve-web",
+        "--bind",
+        "127.0.0.1",
+        "--web-viewer-port",
+        str(port),
+        "--port",
+        str(data_port),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), 0.2).close()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            source = urllib.parse.quote(f"rerun+http://127.0.0.1:{data_port}/proxy", safe="")
+            return f"http://127.0.0.1:{port}/?url={source}&hide_welcome_screen=1", process
+    process.kill()
+    raise UserError(f"the viewer's web server did not start on port {port}; give another --port")
+
+
+def open_native(path: Path) -> None:
+    """Open a recording in the native viewer.
+
+    Raises:
+        UserError: there is no display.
+    """
+    if os.name == "posix" and not (
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or os.uname().sysname == "Darwin"
+    ):
+        raise UserError("no display for the native viewer; use --web for a browser or --save out.rrd for a file")
+    subprocess.run([_rerun_binary(), str(path)], check=True)

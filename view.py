@@ -1,0 +1,86 @@
+"""Rollout viewer.
+
+python view.py run=runs/NAME [seed=...] [cue=...]           native window
+python view.py run=runs/NAME --web [--port 9090]            in a browser
+python view.py run=runs/NAME --save out.rrd                 a file, opened later with: python view.py file=out.rrd
+python view.py compare run=runs/A run=runs/B [seed=...]     two memories on the same seed, side by side
+"""
+
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from trace_il.cli import guarded
+from trace_il.errors import UserError
+from trace_il.options import parse, read_run
+
+
+@dataclass
+class ViewOptions:
+    seed: int = 1_000_000  # of the rollout
+    cue: int | None = None  # fixes the cue
+    cleared: bool = False  # clear the memory at each tick
+    file: str | None = None  # show a recording that was saved before
+
+
+def _take(arguments: list[str], flag: str) -> str | None:
+    """Remove `flag VALUE` from the arguments and give the value."""
+    if flag not in arguments:
+        return None
+    index = arguments.index(flag)
+    if index + 1 == len(arguments):
+        raise UserError(f"{flag} needs a value")
+    arguments.pop(index)
+    return arguments.pop(index)
+
+
+def main() -> None:
+    arguments = sys.argv[1:]
+    if "--help" in arguments or "-h" in arguments or not arguments:
+        print(__doc__)
+        return
+    save, port = _take(arguments, "--save"), _take(arguments, "--port")
+    web = "--web" in arguments
+    if port is not None and not port.isdigit():
+        raise UserError(f"--port {port} must be a number")
+    comparison = "compare" in arguments
+    runs = [word.removeprefix("run=") for word in arguments if word.startswith("run=")]
+    rest = [w for w in arguments if not w.startswith("run=") and w not in ("--web", "compare")]
+    options = parse(ViewOptions, rest)
+    from trace_il.viewer import open_native, record, serve, write_recording
+
+    with tempfile.TemporaryDirectory() as folder:
+        if options.file is not None:
+            path = Path(options.file)
+            if not path.exists():
+                raise UserError(f"no recording at {path}")
+        else:
+            if len(runs) != (2 if comparison else 1):
+                raise UserError(
+                    f"give {'two run=... to compare' if comparison else 'one run=runs/NAME'}, got {len(runs)}"
+                )
+            path = Path(save) if save else Path(folder) / "rollout.rrd"
+            rollouts = {}
+            for run in runs:
+                config, run_folder = read_run(run)
+                result, spec = record(config, run_folder, options.seed, options.cue, options.cleared)
+                name = run_folder.name if run_folder.name not in rollouts else f"{run_folder.name}_2"
+                rollouts[name.replace(" ", "_")] = result
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_recording(path, rollouts, spec)
+        if web:
+            address, process = serve(path, int(port or 0))
+            print(f"open {address}   (Ctrl-C ends)", flush=True)
+            try:
+                process.wait()
+            finally:
+                process.terminate()
+        elif save:
+            print(f"written to {path}")
+        else:
+            open_native(path)
+
+
+if __name__ == "__main__":
+    guarded(main)
