@@ -80,7 +80,7 @@ def test_slots_hold_their_content_over_an_episode():
     for t in range(60):
         state, readout = memory.step(state, Evidence(given.content[:, t], given.address[:, t]))
         kept = kept * (1 - readout.write_strength)
-    assert kept.min() > 0.4 and kept.mean() > 0.5, kept
+    assert kept.min() > 0.5, kept
 
 
 def test_auxiliary_losses_ignore_padding():

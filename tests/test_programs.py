@@ -17,8 +17,8 @@ from trace_il.config import (
     CorridorConfig,
     DelayedEvidenceConfig,
     GRUConfig,
-    TrainConfig,
     TraceConfig,
+    TrainConfig,
     from_plain,
     to_plain,
 )

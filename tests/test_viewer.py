@@ -105,5 +105,5 @@ def test_busy_port_is_an_error(workplace):
         port = taken.getsockname()[1]
         address = None
         with pytest.raises(UserError, match=f"port {port}"):
-            address, process = serve(workplace / "runs/small/recording.rrd", port)
+            address, _ = serve(workplace / "runs/small/recording.rrd", port)
     assert address is None or urllib.parse.urlsplit(address).port != port

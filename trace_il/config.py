@@ -1,6 +1,6 @@
 """Structured configuration. Every key is declared here; an unknown one is an error.
 
-`configs/` holds the Hydra groups: an `env` option also sets what suits that environment elsewhere.
+`configs/` holds the Hydra groups; `configs/suited/<env>.yaml` sets what suits that environment elsewhere.
 """
 
 from dataclasses import asdict, dataclass, field, fields
@@ -53,7 +53,7 @@ class TraceConfig(MemoryConfig):
     slots: int = 4  # K
     tau: float = 1.0  # temperature of the routing
     identity_scale: float = 1.0  # lambda_eta
-    gate_bias: float = -3.0  # initial write gate, in logits
+    gate_bias: float = -3.5  # initial write gate, in logits
     balance_weight: float = 0.1  # L_bal
     entropy_weight: float = 0.0  # L_ent
     consistency_weight: float = 0.0  # L_cons
@@ -119,7 +119,7 @@ class DataConfig:
 
 @dataclass
 class TrainerConfig:
-    epochs: int = 16
+    epochs: int = 8
     steps_per_epoch: int = 50
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4

@@ -36,6 +36,7 @@ def script_controller(agent: Agent) -> Any:
     """The agent's controller in TorchScript."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.filterwarnings("ignore", message=".*non-constant submodule.*")
         return torch.jit.script(Controller(agent))
 
 

@@ -12,7 +12,6 @@ from .data.episodes import EpisodeBatch
 from .memory.base import Readout
 from .memory.teacher import AttentionTeacher
 
-
 COOL_DOWN = 0.3  # share of the steps over which the learning rate falls to zero
 
 

@@ -144,6 +144,7 @@ def quiet() -> None:
         r".*is smaller than the logging interval.*",
         r".*GPU available but not used.*",
         r".*enable_nested_tensor.*",
+        r".*overridden `transfer_batch_to_device`.*",
     ):
         warnings.filterwarnings("ignore", message=message)
 

@@ -58,7 +58,7 @@ class TraceMemory(Memory):
         width: int = 64,
         tau: float = 1.0,
         identity_scale: float = 1.0,
-        gate_bias: float = -3.0,
+        gate_bias: float = -3.5,
         balance_weight: float = 0.1,
         entropy_weight: float = 0.0,
         consistency_weight: float = 0.0,
