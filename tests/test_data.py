@@ -16,7 +16,8 @@ from conftest import ROOT, program
 from trace_il.data.cache import FrameCache
 from trace_il.data.collect import CollectSpec, collect, demonstrate
 from trace_il.data.episodes import EpisodeDataset
-from trace_il.data.lerobot import DatasetReader, DatasetSpec, DatasetWriter, EncodedEpisode
+from trace_il.data.lerobot import DatasetSpec, DatasetWriter, EncodedEpisode
+from trace_il.data.reader import DatasetReader
 from trace_il.data.statistics import aggregate, episode_statistics, image_statistics
 from trace_il.data.video import decode_video, encode_video
 from trace_il.errors import UserError

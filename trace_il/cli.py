@@ -16,7 +16,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from .config import register
+from .config import env_label, register
 from .errors import UserError
 
 
@@ -98,10 +98,7 @@ def _refuse_extra(node: Any, path: str) -> None:
 
 def run_name(env: Any, memory: str, seed: int) -> str:
     """Default name of a run: environment, task, memory, seed."""
-    name = str(env.id).split("/")[-1].split("-v")[0]
-    name = "".join("_" + c.lower() if c.isupper() else c for c in name).strip("_")
-    task = env.get("task")
-    return "-".join([name, *([task] if task else []), memory, str(seed)])
+    return f"{env_label(str(env.id), env.get('task'))}-{memory}-{seed}"
 
 
 OmegaConf.register_new_resolver("trace_name", run_name, replace=True)

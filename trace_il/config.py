@@ -193,6 +193,13 @@ def register() -> None:
             store.store(group=group, name=name, node=node, package="env" if group == "env_schema" else group)
 
 
+def env_label(env_id: str, task: str | None) -> str:
+    """Short name of an environment for runs and datasets: "DelayedEvidence-v0", "book" -> "delayed_evidence-book"."""
+    name = env_id.split("/")[-1].split("-v")[0]
+    name = "".join("_" + c.lower() if c.isupper() else c for c in name).strip("_")
+    return f"{name}-{task}" if task else name
+
+
 def env_options(config: EnvConfig) -> dict[str, Any]:
     """The arguments of `gymnasium.make` apart from the id."""
     if isinstance(config, GymConfig):

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from .data.lerobot import atomic_write
 from .data.video import encode_video
+from .files import atomic_write
 from .rollout import Rollout
 
 PHASES = ("before the cue", "cue", "shared segment", "branch")

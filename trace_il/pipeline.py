@@ -16,12 +16,13 @@ from rich.progress import Progress, track
 from .agent import Agent
 from .build import agent_spec, build_agent, fit_statistics
 from .cli import PhaseClock
-from .config import CollectConfig, GymConfig, TrainConfig, env_options, to_plain, validate
+from .config import CollectConfig, GymConfig, TrainConfig, env_label, env_options, to_plain, validate
 from .data.collect import CollectSpec, collect
 from .data.datamodule import EpisodeDataModule
-from .data.lerobot import atomic_write, read_info
+from .data.lerobot import read_info
 from .environment import camera_sizes, channel_names, make_env
 from .errors import UserError
+from .files import atomic_write
 from .learn import BranchTemplates, ImitationModule
 from .memory.teacher import AttentionTeacher
 from .parallel import core_count
@@ -39,8 +40,7 @@ def dataset_root(config: TrainConfig | CollectConfig) -> tuple[Path, CollectSpec
     spec = CollectSpec(config.env.id, options, config.data.seed, config.data.disturbance)
     if config.data.root is not None:
         return Path(config.data.root), spec
-    label = "-".join(str(v) for v in (config.env.id.split("/")[-1].split("-v")[0].lower(), options.get("task")) if v)
-    return Path("data") / f"{label}-{spec.digest()}", spec
+    return Path("data") / f"{env_label(config.env.id, options.get('task'))}-{spec.digest()}", spec
 
 
 def collect_missing(config: TrainConfig | CollectConfig, console: Console) -> Path:
@@ -160,9 +160,10 @@ def fit(config: TrainConfig, folder: Path, root: Path, console: Console) -> dict
     if last.exists():
         console.print(f"continuing {folder} from {last}")
     clock = PhaseClock()
-    trainer.fit(module, datamodule=data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    except SystemExit as stop:  # what Lightning makes of Ctrl-C
+        raise KeyboardInterrupt from stop
     clock.lap("fit")
     for logger in trainer.loggers:
         logger.finalize("success")

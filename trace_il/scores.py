@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .data.lerobot import atomic_write
+from .files import atomic_write
 from .rollout import Rollout
 
 

@@ -1,6 +1,7 @@
 """The Lightning trainer of a run: callbacks, loggers, exact resume."""
 
 import csv
+import io
 import logging
 import netrc
 import os
@@ -18,9 +19,10 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from .agent import Controller
-from .checkpoint import AtomicCheckpointIO, describe
+from .checkpoint import AtomicCheckpointIO, describe, read_checkpoint
 from .config import TrainConfig, to_plain
 from .environment import make_env
+from .files import atomic_write
 from .learn import ImitationModule
 from .rollout import rollout
 from .scores import score
@@ -82,6 +84,21 @@ class _AppendWriter(ExperimentWriter):
         if self._fs.isfile(self.metrics_file_path):
             with self._fs.open(self.metrics_file_path, "r", newline="") as file:
                 self.metrics_keys = list(next(csv.reader(file), []))
+
+
+def trim_metrics(path: Path, checkpoint: Path) -> None:
+    """Drop rows that a killed run logged after its last checkpoint: the continued run logs them again."""
+    if not (path.exists() and checkpoint.exists()):
+        return
+    step = read_checkpoint(checkpoint)["global_step"]
+    with path.open(newline="") as file:
+        header, *rows = list(csv.reader(file))
+    column = header.index("step")
+    kept = [row for row in rows if int(row[column]) < step]
+    if len(kept) < len(rows):
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([header, *kept])
+        atomic_write(path, text.getvalue().encode())
 
 
 class AppendCSVLogger(CSVLogger):
@@ -154,6 +171,7 @@ def make_trainer(
 ) -> pl.Trainer:
     """The trainer. `env_options`: for closed-loop evaluation during training, None without an environment."""
     quiet()
+    trim_metrics(folder / "metrics.csv", folder / "checkpoints/last.ckpt")
     trainer = config.trainer
     gpu = trainer.accelerator == "gpu" or (trainer.accelerator == "auto" and torch.cuda.is_available())
     precision: Any = trainer.precision

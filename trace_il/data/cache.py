@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from .lerobot import DatasetReader, atomic_write
+from ..files import atomic_write
+from .reader import DatasetReader
 
 
 class FrameCache:

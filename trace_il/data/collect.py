@@ -12,8 +12,9 @@ import numpy as np
 
 from ..environment import camera_sizes, channel_names, control_hz, make_env
 from ..errors import UserError
+from ..files import atomic_write
 from ..parallel import parallel_map
-from .lerobot import DatasetSpec, DatasetWriter, EncodedEpisode, atomic_write, read_info
+from .lerobot import DatasetSpec, DatasetWriter, EncodedEpisode, read_info
 from .statistics import image_statistics
 from .video import encode_video
 

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..errors import UserError
 from .cache import FrameCache
 from .episodes import EpisodeBatch, EpisodeDataset
-from .lerobot import DatasetReader
+from .reader import DatasetReader
 
 
 class _Batches(Dataset):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .cache import FrameCache
-from .lerobot import DatasetReader
+from .reader import DatasetReader
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""LeRobotDataset v3.0 on disk, written and read without importing lerobot.
+"""LeRobotDataset v3.0 on disk: the format and its writer, without importing lerobot.
 
     meta/info.json  meta/stats.json  meta/tasks.parquet  meta/episodes/chunk-000/file-000.parquet
     data/chunk-000/file-000.parquet
@@ -10,7 +10,6 @@ episodes only, and the next one continues behind them.
 """
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import UserError
+from ..files import atomic_write
 from .statistics import Stats, aggregate, episode_statistics, to_lists
-from .video import CODEC, PIXEL_FORMAT, decode_video
+from .video import CODEC, PIXEL_FORMAT
 
 CHUNK_SIZE = 1000
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
@@ -59,17 +59,6 @@ class EncodedEpisode:
     image_stats: dict[str, Stats]
     annotations: dict[str, np.ndarray] = field(default_factory=dict)  # (T,) int64
     task: str = ""
-
-
-def atomic_write(path: Path, content: bytes) -> None:
-    """Write through a temporary file and a rename: a reader sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _parquet_bytes(table: pa.Table, row_group_size: int | None = None) -> bytes:
@@ -269,105 +258,3 @@ def read_info(root: Path) -> dict[str, Any]:
         module = "lerobot.datasets.v30.convert_dataset_v21_to_v30"
         raise UserError(f"{root} is a LeRobotDataset {version}, expected v3.x; convert it with `python -m {module}`")
     return info
-
-
-class DatasetReader:
-    """A LeRobotDataset v3, written here or by lerobot; states and actions in memory, images on request.
-
-    Raises:
-        UserError: missing or half-written files, features a policy cannot use, non-finite values.
-    """
-
-    def __init__(self, root: Path | str) -> None:
-        self.root = Path(root)
-        self.info = read_info(self.root)
-        self.fps = float(self.info["fps"])
-        features = self.info["features"]
-        for key in ("observation.state", "action"):
-            if key not in features:
-                raise UserError(f"{root} has no feature {key!r}; it has {sorted(features)}")
-        self.state_names = _names(features["observation.state"], "state")
-        self.action_names = _names(features["action"], "action")
-        self.annotations = tuple(k.removeprefix("annotation.") for k in features if k.startswith("annotation."))
-        self.cameras: dict[str, tuple[int, int]] = {}
-        for key, feature in features.items():
-            if key.startswith(IMAGE_PREFIX):
-                self.cameras[key.removeprefix(IMAGE_PREFIX)] = (feature["shape"][0], feature["shape"][1])
-        tables = [self._read(path) for path in sorted(self.root.glob("meta/episodes/*/*.parquet"))]
-        if not tables:
-            raise UserError(f"{root} has no meta/episodes/*/*.parquet; the dataset is incomplete, collect it again")
-        rows = pa.concat_tables(tables, promote_options="default").sort_by("episode_index").to_pylist()
-        self.episodes: list[dict[str, Any]] = rows[: self.info["total_episodes"]]
-        self.lengths = np.array([row["length"] for row in self.episodes], dtype=np.int64)
-        if len(self.episodes) < self.info["total_episodes"] or self.lengths.sum() != self.info["total_frames"]:
-            raise UserError(
-                f"{root} is half-written: info.json counts {self.info['total_episodes']} episodes and "
-                f"{self.info['total_frames']} frames, the episode table {len(self.episodes)} and {self.lengths.sum()}"
-            )
-        self._load_columns()
-
-    def __len__(self) -> int:
-        return len(self.episodes)
-
-    def _read(self, path: Path) -> pa.Table:
-        try:
-            return pq.read_table(path)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise UserError(f"cannot read {path} ({error}); the dataset is damaged, collect it again") from error
-
-    def _load_columns(self) -> None:
-        files = sorted({(row["data/chunk_index"], row["data/file_index"]) for row in self.episodes})
-        self.states: list[np.ndarray] = []
-        self.actions: list[np.ndarray] = []
-        self.labels: dict[str, list[np.ndarray]] = {name: [] for name in self.annotations}
-        parts: list[pa.Table] = []
-        for chunk, file in files:
-            path = self.root / self.info["data_path"].format(chunk_index=chunk, file_index=file)
-            parts.append(self._read(path))
-        table = pa.concat_tables(parts).combine_chunks() if parts else None
-        for number, row in enumerate(self.episodes):
-            assert table is not None
-            episode = table.slice(row["dataset_from_index"], row["length"])
-            if len(episode) != row["length"] or set(episode["episode_index"].to_pylist()) != {row["episode_index"]}:
-                raise UserError(f"{self.root} is half-written: rows of episode {row['episode_index']} are missing")
-            for key, store in (("observation.state", self.states), ("action", self.actions)):
-                values = np.stack(episode[key].to_numpy()).astype(np.float32)
-                if not np.isfinite(values).all():
-                    step, channel = np.argwhere(~np.isfinite(values))[0]
-                    raise UserError(f"{self.root}: {key}[{channel}] is not finite at step {step} of episode {number}")
-                store.append(values)
-            for name, labels in self.labels.items():
-                labels.append(np.asarray(episode[f"annotation.{name}"].to_numpy(), dtype=np.int64))
-
-    def frames(self, episode: int, camera: str) -> np.ndarray:
-        """All frames of one episode and camera, decoded, uint8 (T, H, W, 3)."""
-        row, key = self.episodes[episode], IMAGE_PREFIX + camera
-        if self.info["features"][key]["dtype"] == "image":
-            return self._png_frames(row, key)
-        place = {"chunk_index": row[f"videos/{key}/chunk_index"], "file_index": row[f"videos/{key}/file_index"]}
-        path = self.root / self.info["video_path"].format(video_key=key, **place)
-        if not path.exists():
-            raise UserError(f"{path} is missing; the dataset is incomplete, collect it again")
-        start = round(row[f"videos/{key}/from_timestamp"] * self.fps)
-        return decode_video(path, start, row["length"])
-
-    def _png_frames(self, row: dict[str, Any], key: str) -> np.ndarray:
-        import io
-
-        import matplotlib.image
-
-        place = {"chunk_index": row["data/chunk_index"], "file_index": row["data/file_index"]}
-        table = self._read(self.root / self.info["data_path"].format(**place))
-        mask = np.asarray(table["episode_index"]) == row["episode_index"]
-        pictures = table[key].filter(pa.array(mask)).to_pylist()
-        decoded = [matplotlib.image.imread(io.BytesIO(p["bytes"]), format="png")[..., :3] for p in pictures]
-        return (np.stack(decoded) * 255).round().astype(np.uint8)
-
-
-def _names(feature: dict[str, Any], kind: str) -> tuple[str, ...]:
-    names = feature.get("names")
-    if isinstance(names, dict):  # lerobot also writes {"motors": [...]}
-        names = next(iter(names.values()))
-    if not names or len(names) != feature["shape"][0]:
-        names = [f"{kind}_{i}" for i in range(feature["shape"][0])]
-    return tuple(str(n) for n in names)
