@@ -145,6 +145,21 @@ def test_killed_training_continues_to_the_same_weights(workplace, victim):
     assert [int(row[column]) for row in steps[1:]] == sorted(int(row[column]) for row in steps[1:])
 
 
+def test_any_environment_with_a_recorded_dataset(workplace):
+    """env=gym: nothing of ours is known of the environment but its Gymnasium id."""
+    data = next((workplace / "data").iterdir())
+    arguments = [
+        "env=gym",
+        "env.id=envs:Corridor-v0",
+        "env.options={delay: 20}",
+        f"data.root={data}",
+        "policy.chunk=20",
+    ]
+    program("train.py", *arguments, *[a for a in SMALL if not a.startswith("env")], "wandb=off", cwd=workplace)
+    summary = json.loads((workplace / "runs/corridor-trace-0/summary.json").read_text())
+    assert summary["scores"]["trained"]["episodes"] == 3
+
+
 def test_two_processes_train_together(workplace):
     arguments = [*SMALL, "name=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.threads=1", "wandb=off"]
     arguments += ["evaluation.recording=false", "evaluation.export=false", "data.batch_size=2", "evaluation.episodes=2"]

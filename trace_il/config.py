@@ -35,9 +35,11 @@ class DelayedEvidenceConfig(EnvConfig):
 
 @dataclass
 class GymConfig(EnvConfig):
-    """Any Gymnasium environment with `pixels` and `agent_pos`; needs a recorded dataset in data.root."""
+    """Any Gymnasium environment with `pixels` and `agent_pos`; needs a recorded dataset in data.root.
 
-    package: str = ""  # module to import, which registers the environment
+    As in `gymnasium.make`, id "package:name" imports the package first.
+    """
+
     options: dict[str, Any] = field(default_factory=dict)  # for gymnasium.make
 
 
@@ -195,7 +197,7 @@ def register() -> None:
 
 def env_label(env_id: str, task: str | None) -> str:
     """Short name of an environment for runs and datasets: "DelayedEvidence-v0", "book" -> "delayed_evidence-book"."""
-    name = env_id.split("/")[-1].split("-v")[0]
+    name = env_id.split(":")[-1].split("/")[-1].split("-v")[0]
     name = "".join("_" + c.lower() if c.isupper() else c for c in name).strip("_")
     return f"{name}-{task}" if task else name
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -36,7 +37,7 @@ class FrameCache:
         if not (record.exists() and self.path.exists() and json.loads(record.read_text()) == key):
             folder.mkdir(exist_ok=True)
             record.unlink(missing_ok=True)
-            temporary = self.path.with_suffix(".tmp")
+            temporary = self.path.with_name(f".frames.{os.getpid()}.tmp")  # runs may build it at the same time
             store = np.memmap(temporary, np.uint8, "w+", shape=shape)
             start = 0
             for episode in progress(range(len(dataset))):
