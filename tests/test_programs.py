@@ -170,10 +170,11 @@ def test_two_processes_train_together(workplace):
 
 def test_sweep_compares_memories(workplace):
     arguments = [*SMALL, "trainer.epochs=1", "wandb=off", "evaluation.recording=false", "evaluation.export=false"]
-    out = program(
-        "train.py", "-m", "memory=none,gru", *arguments, "evaluation.cleared=false", cwd=workplace, timeout=600
-    )
+    arguments += ["evaluation.cleared=false", "trainer.closed_loop_every=1"]
+    out = program("train.py", "-m", "memory=none,gru", *arguments, cwd=workplace, timeout=600)
     assert "comparison" in out.stdout and "corridor-none-0" in out.stdout and "corridor-gru-0" in out.stdout
+    header = (workplace / "runs/corridor-gru-0/metrics.csv").read_text().splitlines()[0]
+    assert {"closed_loop/progress", "val/action_error", "val/imitation"} <= set(header.split(","))
 
 
 def damaged_checkpoint(workplace: Path, name: str, edit) -> str:

@@ -121,13 +121,14 @@ class DataConfig:
 
 @dataclass
 class TrainerConfig:
-    epochs: int = 8
+    epochs: int = 6
     steps_per_epoch: int = 50
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     warmup_steps: int = 30
     gradient_clip: float = 1.0
-    ema: float = 0.99  # decay of averaged weights, which are evaluated; 0: none
+    ema: float = 0.98  # decay of averaged weights, which are evaluated; 0: none
+    clear_share: float = 0.125  # share of episodes trained with the memory cleared at each tick
     teacher: str = "attention"  # attention, none: a second readout, in training only
     accelerator: str = "auto"  # auto, cpu, gpu
     devices: int = 1
@@ -286,6 +287,7 @@ def validate(config: TrainConfig) -> None:
     require(data.root is not None or data.episodes >= 2, f"data.episodes={data.episodes} must be at least 2")
     require(0 < data.holdout < 1, f"data.holdout={data.holdout} must lie between 0 and 1")
     require(0 <= trainer.ema < 1, f"trainer.ema={trainer.ema} must lie in [0, 1)")
+    require(0 <= trainer.clear_share <= 1, f"trainer.clear_share={trainer.clear_share} must lie in [0, 1]")
     require(1 <= config.agent.depth <= 4, f"agent.depth={config.agent.depth} must be in 1..4")
     require(
         config.policy.chunk >= config.agent.tick_every,

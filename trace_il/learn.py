@@ -83,6 +83,8 @@ class ImitationModule(pl.LightningModule):
         templates: judges held-out branch decisions.
         learning_rate, weight_decay, warmup_steps, max_steps: AdamW with linear warm-up, a constant rate, and
             a linear decay to zero over the last part: a cue is found late, and must still find a rate.
+        clear_share: share of each batch's episodes that are trained with the memory cleared before every
+            tick. The policy then can act without a past, and clearing it is a fair control.
         seed: the randomness of an optimiser step is a function of (seed, step, rank), so that a resumed
             run repeats it.
     """
@@ -96,17 +98,20 @@ class ImitationModule(pl.LightningModule):
         weight_decay: float,
         warmup_steps: int,
         max_steps: int,
+        clear_share: float,
         seed: int,
     ) -> None:
         super().__init__()
         self.agent, self.teacher, self.templates = agent, teacher, templates
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.warmup_steps, self.max_steps, self.seed = warmup_steps, max_steps, seed
+        self.clear_share = clear_share
         self.images_encoded = self.targets_trained = 0
 
     def losses(self, batch: EpisodeBatch) -> tuple[dict[str, Tensor], Tensor]:
         """All losses by name, to be summed, and the predicted chunks (B, N, H, A), standardised."""
-        features, evidence, readout = self.agent.scan(batch.images, batch.states)
+        cleared = int(self.clear_share * len(batch.images)) if self.training else 0
+        features, evidence, readout = self.agent.scan(batch.images, batch.states, cleared)
         target = self.agent.standardize_action(batch.actions).flatten(0, 1)
         is_pad = batch.is_pad.flatten(0, 1)
         readouts = [flatten_ticks(readout)]

@@ -23,7 +23,9 @@ IK_DT = 0.05  # s
 class Track:
     """Keyframes of one hand (x, y, z, gripper; in the base frame) or of the base (x, y, yaw; in the world).
 
-    Between keyframes values follow a minimum-jerk profile.
+    Between keyframes values follow a minimum-jerk profile; the track stops at a keyframe made by `to` and
+    moves on through one made by `through`. Long stops must be avoided: where neither picture nor state
+    changes, an imitator cannot know when to go on.
     """
 
     start: np.ndarray
@@ -32,6 +34,7 @@ class Track:
 
     def __post_init__(self) -> None:
         self.values.insert(0, np.asarray(self.start, dtype=float))
+        self.velocities = [np.zeros_like(self.values[0])]  # a control step, at the keyframes
 
     def to(self, step: int, *value: float) -> "Track":
         """Arrive at `value` at control step `step`."""
@@ -39,6 +42,16 @@ class Track:
             raise ValueError(f"keyframe at step {step} must come after step {self.steps[-1]}")
         self.steps.append(step)
         self.values.append(np.asarray(value, dtype=float))
+        self.velocities.append(np.zeros_like(self.values[-1]))
+        return self
+
+    def through(self, step: int, *value: float) -> "Track":
+        """Pass `value` at control step `step`, at the mean velocity since the last keyframe.
+
+        That velocity depends on earlier keyframes only, so it cannot give away what comes next.
+        """
+        self.to(step, *value)
+        self.velocities[-1] = (self.values[-1] - self.values[-2]) / (self.steps[-1] - self.steps[-2])
         return self
 
     def hold(self, step: int) -> "Track":
@@ -50,9 +63,13 @@ class Track:
         if index >= len(self.steps):
             return self.values[-1]
         first, last = self.steps[index - 1], self.steps[index]
-        s = (step - first) / (last - first)
-        s = s**3 * (10 - 15 * s + 6 * s**2)
-        return self.values[index - 1] * (1 - s) + self.values[index] * s
+        duration = last - first
+        s = (step - first) / duration
+        begin, end = self.values[index - 1], self.values[index]
+        v0, v1 = self.velocities[index - 1] * duration, self.velocities[index] * duration
+        way = end - begin  # quintic with these velocities and no acceleration at both ends
+        cubic, quartic, quintic = 10 * way - 6 * v0 - 4 * v1, -15 * way + 8 * v0 + 7 * v1, 6 * way - 3 * v0 - 3 * v1
+        return begin + v0 * s + cubic * s**3 + quartic * s**4 + quintic * s**5
 
 
 @dataclass

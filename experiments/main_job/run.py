@@ -39,7 +39,7 @@ def main() -> None:
     options = parser.parse_args()
     from trace_il.scores import write_results
 
-    cases = [(t, m, s) for s in options.seeds for t in options.tasks for m in options.memories]
+    cases = [(t, m, s) for s in options.seeds for m in options.memories for t in options.tasks]
     for task in options.tasks:  # once, by all cores; the runs then find them
         subprocess.run([sys.executable, "collect.py", "env=delayed_evidence", f"env.task={task}"], cwd=ROOT, check=True)
 

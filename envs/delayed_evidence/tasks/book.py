@@ -84,22 +84,23 @@ class Book(Task):
         contact_x = SHELF_X - 0.02 + dx - GRIP[0] - 0.01  # the fingers reach a little past the spine's middle
         base = Track(layout["base"])
         base.to(28, 0.0, side + dy, 0).to(42, contact_x, side + dy, 0).hold(56)
-        base.to(68, 0.0, side, 0).to(92, 0.0, 0.0, 0).hold(98)
-        base.to(246, LANE_END, 0.0, 0).hold(254)
-        base.to(278, LANE_END + 0.05, side, 0).to(288, LANE_END + 0.28, side, 0)
+        base.to(68, 0.0, side, 0).to(92, 0.0, 0.0, 0)
+        base.through(108, 0.06, 0.0, 0).through(250, LANE_END, 0.0, 0)
+        base.to(276, LANE_END + 0.08, side, 0).to(288, LANE_END + 0.28, side, 0)
         rest = np.array([0.32, -SHOULDER_SIDE, 0.62])
         right = Track(np.array([*(rest + layout["start"][1]), opened]))
         low = GRIP[2] + TABLE_TOP - SHELF_TOP + 0.004
         right.to(24, *GRIP, opened).hold(42).to(48, *GRIP, closed)
         right.to(56, GRIP[0], GRIP[1], GRIP[2] + LIFT, closed).to(70, *GRIP + (0, 0, LIFT), closed)
-        right.to(98, 0.30, GRIP[1], GRIP[2] + 0.05, closed).to(170, 0.32, GRIP[1] + 0.02, GRIP[2] + 0.10, closed)
-        right.to(246, 0.36, GRIP[1], GRIP[2] + 0.05, closed).hold(280)
+        right.through(98, 0.30, GRIP[1], GRIP[2] + 0.05, closed)
+        right.through(170, 0.32, GRIP[1] + 0.02, GRIP[2] + 0.10, closed)
+        right.to(250, 0.36, GRIP[1], GRIP[2] + 0.05, closed).hold(280)
         right.to(288, 0.36, GRIP[1], GRIP[2] + 0.05, closed).to(296, 0.36, GRIP[1], low, closed)
         right.to(301, 0.36, GRIP[1], low, opened)
         left_home = np.array([0.28, 0.24, 0.60]) + layout["start"][0]
         left = Track(np.array([*left_home, opened]))
         left.to(60, 0.28, 0.22, 0.66, opened).to(160, 0.30, 0.26, 0.72, opened).to(246, 0.34, 0.22, 0.66, opened)
-        return Script(left, right, base, (FORWARD, FORWARD), 254, ((24, 58), (224, 254), (276, 310)))
+        return Script(left, right, base, (FORWARD, FORWARD), 250, ((24, 58), (220, 250), (274, 310)))
 
     def check(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, progress: Progress) -> None:
         book = data.body("book").xpos
@@ -109,8 +110,7 @@ class Book(Task):
         progress.cue_seen = True
         progress.cue_over = progress.stage >= 1 and abs(base[1]) < 0.03
         progress.reach("passage_crossed", bool(base[0] > LANE_END - 0.12 and book[2] > TABLE_TOP))
-        stopped = abs(data.joint("base_x").qvel[0]) < 0.03
-        progress.at_branch = progress.at_branch or bool(progress.stage >= 2 and base[0] > LANE_END - 0.04 and stopped)
+        progress.at_branch = progress.at_branch or bool(progress.stage >= 2 and base[0] > LANE_END - 0.02)
         if progress.stage >= 2 and abs(base[1]) > 0.2 and progress.choice < 0:
             progress.choice = int(np.abs(SIDE - base[1]).argmin())
         progress.reach("route_taken", progress.choice == progress.cue)

@@ -94,11 +94,11 @@ class Medicine(Task):
         right = Track(np.array([*(np.array([0.28, -0.22, 0.66]) + layout["start"][1]), opened]))
         low = TABLE + 0.03
         right.to(84, bx, by, TABLE + 0.17, opened).to(96, bx, by, low, opened).to(102, bx, by, low, closed)
-        right.to(116, bx, by, TABLE + 0.16, closed).to(150, 0.27, 0.0, 0.70, closed)
-        right.to(196, 0.24, -0.26, 0.76, closed).to(242, *BRANCH_POINT, closed).hold(246)
-        right.to(268, *target, 0.54, closed).to(280, *target, TABLE + 0.045, closed)
-        right.to(286, *target, TABLE + 0.045, opened).to(298, *target, 0.56, opened)
-        return Script(left, right, Track(np.zeros(3)), (DOWN, DOWN), 246, ((20, 36), (86, 104), (216, 246), (268, 300)))
+        right.through(118, bx, by, TABLE + 0.15, closed).through(156, 0.27, 0.0, 0.70, closed)
+        right.through(200, 0.24, -0.26, 0.76, closed).through(240, *BRANCH_POINT, closed)
+        right.to(264, *target, 0.54, closed).to(276, *target, TABLE + 0.045, closed)
+        right.to(282, *target, TABLE + 0.045, opened).to(294, *target, 0.56, opened)
+        return Script(left, right, Track(np.zeros(3)), (DOWN, DOWN), 240, ((20, 36), (86, 104), (212, 240), (262, 300)))
 
     def check(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, progress: Progress) -> None:
         lid = data.joint("lid").qpos[0]

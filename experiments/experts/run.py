@@ -1,0 +1,58 @@
+"""Success of the scripted experts on fresh seeds: python experiments/experts/run.py [--episodes 200]
+
+Undisturbed and with the disturbances of the demonstrations. Writes results/experts.json.
+"""
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent.parent))
+
+from trace_il.environment import make_env  # noqa: E402
+from trace_il.parallel import parallel_map  # noqa: E402
+from trace_il.scores import wilson_interval, write_results  # noqa: E402
+
+ENVS = {
+    "corridor": ("Corridor-v0", {}),
+    "medicine": ("DelayedEvidence-v0", {"task": "medicine"}),
+    "book": ("DelayedEvidence-v0", {"task": "book"}),
+}
+FIRST_SEED = 3_000_000  # demonstrations and evaluations use others
+
+
+def episode(name: str, disturbance: float, seed: int) -> tuple[bool, int]:
+    """Success and number of control steps; nothing is rendered after the first frame."""
+    env_id, options = ENVS[name]
+    env = make_env(env_id, {**options, "camera_period": 10_000}).unwrapped
+    env.reset(seed=seed)
+    expert = env.make_expert(disturbance)  # type: ignore[attr-defined]
+    done, steps = False, 0
+    while not done:
+        _, _, terminated, truncated, info = env.step(expert.action().executed)
+        done, steps = terminated or truncated, steps + 1
+    env.close()
+    return bool(info["is_success"]), steps
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--episodes", type=int, default=200)
+    seeds = range(FIRST_SEED, FIRST_SEED + parser.parse_args().episodes)
+    rows = []
+    for name in ENVS:
+        for disturbance in (0.0, 1.0):
+            outcomes = list(parallel_map(partial(episode, name, disturbance), seeds))
+            successes = sum(success for success, _ in outcomes)
+            row = {"task": name, "disturbance": disturbance, "episodes": len(seeds), "success": successes / len(seeds)}
+            row["success_interval"] = list(wilson_interval(successes, len(seeds)))
+            row |= {"steps_min": min(s for _, s in outcomes), "steps_max": max(s for _, s in outcomes)}
+            rows.append(row)
+            print(row, flush=True)
+    write_results(HERE / "results/experts.json", [FIRST_SEED], rows)
+
+
+if __name__ == "__main__":
+    main()

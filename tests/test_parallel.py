@@ -1,0 +1,43 @@
+"""The same jobs in this process, over processes and on a Ray cluster give the same results in the same order."""
+
+import math
+import os
+
+import numpy as np
+import pytest
+
+from trace_il.parallel import parallel_map
+from trace_il.scores import bootstrap_error, wilson_interval
+
+
+def fail(number: int) -> int:
+    if number == 3:
+        raise ArithmeticError("job 3")
+    return os.getpid()
+
+
+def test_processes():
+    assert list(parallel_map(math.sqrt, range(20), workers=1)) == list(parallel_map(math.sqrt, range(20), workers=2))
+    assert os.getpid() not in set(parallel_map(fail, range(3), workers=2))
+    with pytest.raises(ArithmeticError, match="job 3"):
+        list(parallel_map(fail, range(5), workers=2))
+
+
+def test_ray_cluster():
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    try:
+        assert list(parallel_map(math.sqrt, range(20), workers=2, ray_address="auto")) == [
+            math.sqrt(n) for n in range(20)
+        ]
+    finally:
+        ray.shutdown()
+
+
+def test_intervals():
+    low, high = wilson_interval(48, 50)
+    assert (low, high) == pytest.approx((0.8654, 0.9890), abs=1e-3)
+    assert wilson_interval(0, 0) == (0.0, 1.0) and wilson_interval(50, 50)[1] == 1.0
+    values = np.random.default_rng(1).normal(size=400)
+    assert bootstrap_error(values) == pytest.approx(values.std() / 20, rel=0.1)
