@@ -108,7 +108,7 @@ class Book(Task):
         held = book[2] > SHELF_TOP + BOOK_HALF[2] + 0.02
         progress.reach("book_lifted", bool(held))
         progress.cue_seen = True
-        progress.cue_over = progress.stage >= 1 and abs(base[1]) < 0.03
+        progress.cue_over = progress.cue_over or (progress.stage >= 1 and abs(base[1]) < 0.03)
         progress.reach("passage_crossed", bool(base[0] > LANE_END - 0.12 and book[2] > TABLE_TOP))
         progress.at_branch = progress.at_branch or bool(progress.stage >= 2 and base[0] > LANE_END - 0.02)
         if progress.stage >= 2 and abs(base[1]) > 0.2 and progress.choice < 0:
