@@ -169,7 +169,7 @@ def test_batches_pad_and_mask(tmp_path):
     np.testing.assert_array_equal(batch.actions[0, 2, 0], reader.actions[0][6])
     assert batch.is_pad[0, 2].tolist() == [False, True, True, True]
     assert (batch.states[0, 7:] == batch.states[0, 6]).all()  # standing still adds nothing to the signature
-    assert (batch.images[0, 3] == 0).all()
+    assert (batch.images[0, 3] == batch.images[0, 2]).all()
 
 
 def test_killed_collection_keeps_whole_episodes_and_continues(tmp_path):

@@ -32,6 +32,7 @@ from .trainer import make_trainer
 
 # Changing these does not change what is trained: a run may be continued with other values.
 FREE_KEYS = {"evaluation", "parallel", "wandb", "runs", "overwrite", "debug"}
+FREE_TRAINER_KEYS = {"threads", "closed_loop_every"}
 
 
 def dataset_root(config: TrainConfig | CollectConfig) -> tuple[Path, CollectSpec]:
@@ -104,9 +105,10 @@ def open_run(config: TrainConfig) -> tuple[Path, dict[str, Any] | None]:
     path, plain = folder / "config.yaml", to_plain(config)
     if path.exists():
         stored = yaml.safe_load(path.read_text())
-        for key in sorted(set(plain) - FREE_KEYS):
-            if stored.get(key) != plain[key]:
-                difference = _first_difference(key, stored.get(key), plain[key])
+        before, now = _what_is_trained(stored), _what_is_trained(plain)
+        for key in sorted(now):
+            if before.get(key) != now[key]:
+                difference = _first_difference(key, before.get(key), now[key])
                 raise UserError(
                     f"{folder} was made with {difference}; give another name=..., or overwrite=true to delete it"
                 )
@@ -116,6 +118,12 @@ def open_run(config: TrainConfig) -> tuple[Path, dict[str, Any] | None]:
     if not (folder / "run.json").exists():
         atomic_write(folder / "run.json", json.dumps({"id": uuid.uuid4().hex[:12]}).encode())
     return folder, None
+
+
+def _what_is_trained(plain: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in plain.items() if key not in FREE_KEYS}
+    trainer = kept.get("trainer") or {}
+    return kept | {"trainer": {key: value for key, value in trainer.items() if key not in FREE_TRAINER_KEYS}}
 
 
 def _first_difference(path: str, stored: Any, asked: Any) -> str:

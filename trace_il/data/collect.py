@@ -20,7 +20,7 @@ from .video import encode_video
 
 ANNOTATIONS = ("cue", "phase", "stage")
 RETRIES = 10
-RETRY_STRIDE = 1_000_000  # seeds of retries lie far from those of other episodes
+RETRY_STRIDE = 10_000_019  # seeds of retries lie far from those of other episodes and of evaluations
 
 
 @dataclass(frozen=True)

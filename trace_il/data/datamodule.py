@@ -66,6 +66,8 @@ class EpisodeDataModule(pl.LightningDataModule):
         if count < 2:
             raise UserError(f"{root} has {count} episodes; at least 2 are needed, one of them is held out")
         held_out = min(max(1, round(holdout * count)), count - 1)
+        if count > 4:  # counterbalanced demonstrations come in pairs (or fours), which must not be split
+            held_out = min(-(-held_out // 4) * 4, count - 1)
         self.train_numbers = list(range(count - held_out))
         self.held_out_numbers = list(range(count - held_out, count))
         self.episodes = EpisodeDataset(self.dataset, FrameCache(self.dataset, progress), tick_every, chunk)

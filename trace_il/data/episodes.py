@@ -57,6 +57,7 @@ class EpisodeDataset:
             length = int(data.lengths[number])
             frames = self.cache.episode(number, every)
             images[row, : len(frames)] = frames
+            images[row, len(frames) :] = frames[-1]  # not black: padding passes through the batch norm too
             states[row, :length] = data.states[number]
             states[row, length:] = data.states[number][-1]
             window = np.arange(0, length, every)[:, None] + np.arange(self.chunk)

@@ -108,7 +108,9 @@ class TraceMemory(Memory):
         candidate = torch.tanh(self.candidate_out(hidden))
         hidden = torch.nn.functional.gelu(self.gate_slot(keyed) + gate_in.unsqueeze(1))
         strength = routing * torch.sigmoid(self.gate_out(hidden).squeeze(-1))
-        return torch.lerp(slots, candidate, strength.unsqueeze(-1)), routing, strength
+        # Slots stay in float32 under automatic mixed precision: bfloat16 would lose small writes.
+        strength = strength.to(slots.dtype)
+        return torch.lerp(slots, candidate.to(slots.dtype), strength.unsqueeze(-1)), routing, strength
 
     def _read(self, slots: Tensor, read_query: Tensor) -> tuple[Tensor, Tensor]:
         """Slots (..., K, d) and query (..., d) -> summary (..., d), read weights (..., K)."""
@@ -124,7 +126,7 @@ class TraceMemory(Memory):
 
     def scan(self, evidence: Evidence) -> Readout:
         query, candidate_in, gate_in, u, read_query = self._prepare(evidence)
-        state = self.init_state(evidence.content)
+        state = self.init_state(evidence.content.float())
         slots: list[Tensor] = []
         routing: list[Tensor] = []
         strength: list[Tensor] = []

@@ -15,7 +15,8 @@ from ..robot import FINGER_OPEN, SHOULDER_SIDE
 from ..scene import add_box
 from .base import Layout, Progress, Task
 
-SIDE = np.array([0.40, -0.40])  # lateral offset of shelf and table from the lane, one a cue value, m
+SIDE = np.array([0.42, -0.42])  # y of the base in front of shelf and table, one a cue value, m
+LANE_Y = -0.15  # y of the base in the passage, m: between the shelves, which the right hand reaches
 SHELF_X, SHELF_TOP = 0.66, 0.55
 TABLE_X, TABLE_TOP = 1.76, 0.52
 LANE_END = 1.0  # x of the base at the branch, m
@@ -44,15 +45,20 @@ class Book(Task):
             add_box(world, f"table_{number}", half, (TABLE_X, y, TABLE_TOP / 2), WOOD, material="table_0")
         # Lines on the floor, as warehouses have: the lane's middle, the start and the branch.
         for name, x, y, half in (
-            ("lane", 0.75, 0.0, (1.0, 0.012, 0.001)),
-            ("start_line", 0.45, 0.0, (0.012, 0.5, 0.001)),
-            ("stop_line", LANE_END + 0.45, 0.0, (0.03, 0.3, 0.001)),
+            ("lane", 0.75, LANE_Y, (1.0, 0.012, 0.001)),
+            ("start_line", 0.45, LANE_Y, (0.012, 0.5, 0.001)),
+            ("stop_line", LANE_END + 0.45, LANE_Y, (0.03, 0.3, 0.001)),
         ):
             add_box(world, name, half, (x, y, 0.001), (0.95, 0.85, 0.2, 1), solid=False)
         for number in range(5):  # distance marks along the lane
             shade = (0.2 + 0.15 * number, 0.2, 0.8 - 0.15 * number, 1)
             add_box(
-                world, f"mark_{number}", (0.03, 0.06, 0.001), (0.65 + 0.2 * number, 0.12, 0.001), shade, solid=False
+                world,
+                f"mark_{number}",
+                (0.03, 0.06, 0.001),
+                (0.65 + 0.2 * number, LANE_Y + 0.12, 0.001),
+                shade,
+                solid=False,
             )
         book = world.add_body(name="book", pos=(SHELF_X, 0, SHELF_TOP + BOOK_HALF[2]))
         book.add_freejoint(name="book")
@@ -67,7 +73,7 @@ class Book(Task):
         return {
             "book": rng.uniform(-0.012, 0.012, 2),
             "start": rng.uniform(-0.015, 0.015, (2, 3)),
-            "base": rng.uniform((-0.03, -0.03, -0.02), (0.03, 0.03, 0.02)),
+            "base": (0, LANE_Y, 0) + rng.uniform((-0.03, -0.03, -0.02), (0.03, 0.03, 0.02)),
         }
 
     def apply_cue(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, cue: int) -> None:
@@ -84,8 +90,8 @@ class Book(Task):
         contact_x = SHELF_X - 0.02 + dx - GRIP[0] - 0.01  # the fingers reach a little past the spine's middle
         base = Track(layout["base"])
         base.to(28, 0.0, side + dy, 0).to(42, contact_x, side + dy, 0).hold(56)
-        base.to(68, 0.0, side, 0).to(92, 0.0, 0.0, 0)
-        base.through(108, 0.06, 0.0, 0).through(250, LANE_END, 0.0, 0)
+        base.to(68, 0.0, side, 0).to(92, 0.0, LANE_Y, 0)
+        base.through(108, 0.06, LANE_Y, 0).through(250, LANE_END, LANE_Y, 0)
         base.to(276, LANE_END + 0.08, side, 0).to(288, LANE_END + 0.28, side, 0)
         rest = np.array([0.32, -SHOULDER_SIDE, 0.62])
         right = Track(np.array([*(rest + layout["start"][1]), opened]))
@@ -108,10 +114,10 @@ class Book(Task):
         held = book[2] > SHELF_TOP + BOOK_HALF[2] + 0.02
         progress.reach("book_lifted", bool(held))
         progress.cue_seen = True
-        progress.cue_over = progress.cue_over or (progress.stage >= 1 and abs(base[1]) < 0.03)
+        progress.cue_over = progress.cue_over or (progress.stage >= 1 and abs(base[1] - LANE_Y) < 0.03)
         progress.reach("passage_crossed", bool(base[0] > LANE_END - 0.12 and book[2] > TABLE_TOP))
         progress.at_branch = progress.at_branch or bool(progress.stage >= 2 and base[0] > LANE_END - 0.02)
-        if progress.stage >= 2 and abs(base[1]) > 0.2 and progress.choice < 0:
+        if progress.stage >= 2 and abs(base[1] - LANE_Y) > 0.2 and progress.choice < 0:
             progress.choice = int(np.abs(SIDE - base[1]).argmin())
         progress.reach("route_taken", progress.choice == progress.cue)
         place = np.stack([np.full(2, TABLE_X), SIDE - SHOULDER_SIDE], axis=1)
