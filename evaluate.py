@@ -35,6 +35,8 @@ def main() -> None:
         raise UserError("give either run=runs/NAME or policy=FILE.ts")
     if options.episodes < 1:
         raise UserError(f"episodes={options.episodes} must be at least 1")
+    if options.workers < 0 or not 0 <= options.videos <= options.episodes:
+        raise UserError(f"workers={options.workers} must be >= 0 and videos={options.videos} in 0..episodes")
     from rich.console import Console
     from rich.progress import track
 

@@ -66,9 +66,9 @@ def main() -> None:
                 config, run_folder = read_run(run)
                 result, spec = record(config, run_folder, options.seed, options.cue, options.cleared)
                 name = run_folder.name if run_folder.name not in rollouts else f"{run_folder.name}_2"
-                rollouts[name.replace(" ", "_")] = result
+                rollouts[name.replace(" ", "_")] = (result, spec)
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_recording(path, rollouts, spec)
+            write_recording(path, rollouts)
         if web:
             address, process = serve(path, int(port or 0))
             print(f"open {address}   (Ctrl-C ends)", flush=True)

@@ -8,6 +8,10 @@ import gymnasium
 import numpy as np
 
 
+class RenderingError(RuntimeError):
+    """This machine cannot render; the message says what to install."""
+
+
 class Phase(IntEnum):
     """Where an episode stands with respect to its delayed evidence."""
 

@@ -39,7 +39,8 @@ def test_run_folder_is_complete(workplace):
     assert {p.name for p in (run / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
     assert list((run / "videos").glob("*.mp4")) and list((run / "wandb").glob("offline-run-*"))
     summary = json.loads((run / "summary.json").read_text())
-    assert summary["training"]["images_encoded_per_sample"] == 1  # one camera, each image encoded once
+    # One camera: each image is encoded once, and only the padding of shorter episodes is encoded in vain.
+    assert 1 <= summary["training"]["images_encoded_per_sample"] < 1.2
     assert summary["training"]["optimiser_steps"] == 6
     assert set(summary["scores"]) == {"trained", "memory cleared"}
     for score in summary["scores"].values():
@@ -116,33 +117,36 @@ def test_exported_policy_needs_torch_alone(workplace, tmp_path):
     assert fields <= set(json.loads(out.stdout))
 
 
-@pytest.mark.parametrize("victim", ["uninterrupted", "killed"])
-def test_killed_training_continues_to_the_same_weights(workplace, victim):
-    """SIGKILL after the first epoch, the same command again: equal to a run that was never interrupted."""
-    arguments = [*SMALL, "trainer.epochs=3", "trainer.threads=1", "evaluation.episodes=0", "evaluation.recording=false"]
-    arguments += ["evaluation.export=false", f"name={victim}", "wandb=off", "agent.address_dropout=0.3"]
-    if victim == "killed":
-        process = subprocess.Popen(
-            [sys.executable, str(ROOT / "train.py"), *arguments], cwd=workplace, stdout=subprocess.DEVNULL
-        )
-        last = workplace / "runs/killed/checkpoints/last.ckpt"
-        deadline = time.monotonic() + 120
-        while not last.exists() and time.monotonic() < deadline:
-            time.sleep(0.005)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        assert not (workplace / "runs/killed/summary.json").exists()
-    out = program("train.py", *arguments, cwd=workplace)
-    assert ("continuing" in out.stdout) == (victim == "killed")
-    checkpoints = [workplace / f"runs/{name}/checkpoints/last.ckpt" for name in ("uninterrupted", victim)]
-    one, two = (torch.load(path, weights_only=True) for path in checkpoints)
-    assert one["global_step"] == two["global_step"] == 9
+def test_killed_training_continues_to_the_same_weights(workplace):
+    """SIGKILL after an epoch, the same command again: equal to a run that was never interrupted."""
+    arguments = [
+        *SMALL,
+        "trainer.epochs=12",
+        "trainer.threads=1",
+        "evaluation.episodes=0",
+        "evaluation.recording=false",
+    ]
+    arguments += ["evaluation.export=false", "wandb=off", "agent.address_dropout=0.3"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *arguments, "name=killed"], cwd=workplace, stdout=subprocess.DEVNULL
+    )
+    last = workplace / "runs/killed/checkpoints/last.ckpt"
+    deadline = time.monotonic() + 120
+    while not last.exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert torch.load(last, weights_only=True)["global_step"] < 36
+    assert "continuing" in program("train.py", *arguments, "name=killed", cwd=workplace).stdout
+    assert "continuing" not in program("train.py", *arguments, "name=whole", cwd=workplace).stdout
+    folders = [workplace / "runs" / name for name in ("whole", "killed")]
+    one, two = (torch.load(folder / "checkpoints/last.ckpt", weights_only=True) for folder in folders)
+    assert one["global_step"] == two["global_step"] == 36
     for key in ("state_dict", "current_model_state"):  # averaged and raw weights
         for name, value in one[key].items():
             assert torch.equal(value, two[key][name]), name
-    steps = [line.split(",") for line in (workplace / f"runs/{victim}/metrics.csv").read_text().splitlines()]
-    column = steps[0].index("step")
-    assert [int(row[column]) for row in steps[1:]] == sorted(int(row[column]) for row in steps[1:])
+    whole, killed = ((folder / "metrics.csv").read_text().splitlines() for folder in folders)
+    assert whole == killed
 
 
 def test_any_environment_with_a_recorded_dataset(workplace):
@@ -151,7 +155,7 @@ def test_any_environment_with_a_recorded_dataset(workplace):
     arguments = [
         "env=gym",
         "env.id=envs:Corridor-v0",
-        "env.options={delay: 20}",
+        "+env.options.delay=20",
         f"data.root={data}",
         "policy.chunk=20",
     ]
@@ -162,7 +166,8 @@ def test_any_environment_with_a_recorded_dataset(workplace):
 
 def test_two_processes_train_together(workplace):
     arguments = [*SMALL, "name=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.threads=1", "wandb=off"]
-    arguments += ["evaluation.recording=false", "evaluation.export=false", "data.batch_size=2", "evaluation.episodes=2"]
+    arguments += ["trainer.precision=bf16-mixed", "data.batch_size=2", "evaluation.episodes=2"]
+    arguments += ["evaluation.recording=false", "evaluation.export=false"]
     program("train.py", *arguments, cwd=workplace)
     summary = json.loads((workplace / "runs/ddp/summary.json").read_text())
     assert summary["training"]["optimiser_steps"] == 6
@@ -203,9 +208,16 @@ BAD = {
     "wrong type": (["train.py", "seed=abc"], "abc"),
     "impossible value": (["train.py", "policy.chunk=2", "policy.actions_per_query=2"], "policy.chunk=2 is shorter"),
     "indivisible chunk": (["train.py", "policy.chunk=41"], "multiple of actions_per_query"),
+    "impossible slots": (["train.py", "memory.slots=0"], "slots=0"),
+    "odd images": (["train.py", "env.image_size=65"], "even image sizes"),
+    "no policy of ours": (["evaluate.py", "policy=runs/small/config.yaml"], "not"),
+    "impossible cue": (["view.py", "run=runs/small", "cue=7", "--save", "x.rrd"], "cue must be in 0..1, got 7"),
     "no GPU": (["train.py", "trainer.accelerator=gpu"], "torch sees no GPU"),
     "missing dataset": (["train.py", "env=gym", "env.id=Corridor-v0"], "data.root"),
-    "not a dataset": (["train.py", "env=gym", "env.id=Corridor-v0", "data.root=nowhere"], "no dataset at nowhere"),
+    "not a dataset": (
+        ["train.py", "env=gym", "env.id=Corridor-v0", "data.root=nowhere", "name=n"],
+        "no dataset at nowhere",
+    ),
     "other configuration": (["train.py", *SMALL, "name=small", "seed=3"], "seed=0, not 3"),
     "no run": (["evaluate.py", "run=runs/nobody"], "config.yaml is missing"),
     "no policy": (["evaluate.py"], "run=runs/NAME or policy="),

@@ -61,7 +61,7 @@ def test_viewer_in_a_browser_shows_cameras_and_memory(workplace):
     bands = (np.abs(picture.astype(int) - (110, 130, 160)).max(-1) < 14) | (
         np.abs(picture.astype(int) - (255, 170, 40)).max(-1) < 14
     )
-    assert viridis_low.sum() + bands.sum() > 500, (viridis_low.sum(), bands.sum())
+    assert viridis_low.sum() > 200 and bands.sum() > 200, (viridis_low.sum(), bands.sum())
 
 
 def test_save_and_compare(workplace, tmp_path):
@@ -69,7 +69,7 @@ def test_save_and_compare(workplace, tmp_path):
     program("view.py", "run=runs/small", "seed=5", "--save", str(out), cwd=workplace)
     assert out.stat().st_size > 10_000
     both = tmp_path / "both.rrd"
-    program("view.py", "compare", "run=runs/small", "run=runs/small", "--save", str(both), cwd=workplace)
+    program("view.py", "compare", "run=runs/small", "run=runs/small", "seed=5", "--save", str(both), cwd=workplace)
     assert both.stat().st_size > 1.5 * out.stat().st_size
 
 

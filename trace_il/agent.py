@@ -212,11 +212,13 @@ class Controller(nn.Module):
             raise ValueError(f"state must have shape (B, {self.state_dim}), got {state.shape}")
         if not bool(torch.isfinite(state).all()):
             raise ValueError("the robot state is not finite")
+        if state.shape[0] != self.previous.shape[0]:
+            raise ValueError(f"reset({self.previous.shape[0]}) was called, but {state.shape[0]} states came")
         path = self.agent.standardize_state(state)
         is_tick = self.steps % self.tick_every == 0
         if self.steps == 0 or (self.clear_memory and is_tick):
             self.slots = self.agent.memory.init_state(path)
-            self.xi = torch.zeros_like(self.xi)
+            self.xi = path.new_zeros([path.shape[0], self.signature_dim])  # on the device the robot's data is on
             self.xi_at_tick = self.xi
         else:
             self.xi = sig.update(self.xi, path - self.previous, self.depth)
@@ -227,6 +229,8 @@ class Controller(nn.Module):
                 raise ValueError(
                     f"images must be (B, {self.cameras}, {self.height}, {self.width}, 3), got {images.shape}"
                 )
+            if images.dtype != torch.uint8:
+                raise ValueError(f"images must be uint8 in 0..255, got {images.dtype}")
             delta = self.xi - self.xi_at_tick
             self.features, self.slots, self.readout = self.agent.tick(images, path, self.xi, delta, self.slots)
             self.xi_at_tick = self.xi

@@ -16,6 +16,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from envs.base import RenderingError
+
 from .config import env_label, register
 from .errors import UserError
 
@@ -47,7 +49,7 @@ def guarded(call: Callable[[], Any]) -> Any:
     except KeyboardInterrupt:
         print("interrupted; the same command continues from the last checkpoint or episode", file=sys.stderr)
         raise SystemExit(130) from None
-    except (UserError, HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+    except (UserError, RenderingError, HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         if debug:
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import MISSING, OmegaConf
 
 from .errors import UserError
@@ -40,7 +42,7 @@ class GymConfig(EnvConfig):
     As in `gymnasium.make`, id "package:name" imports the package first.
     """
 
-    options: dict[str, Any] = field(default_factory=dict)  # for gymnasium.make
+    options: dict[str, Any] = field(default_factory=dict)  # for gymnasium.make: +env.options.KEY=VALUE
 
 
 @dataclass
@@ -95,7 +97,7 @@ class ACTConfig(PolicyConfig):
 @dataclass
 class EncoderConfig:
     content_dim: int = 64  # width of v_t and of p_t
-    channels: tuple[int, ...] = (24, 48)
+    channels: list[int] = field(default_factory=lambda: [24, 48])  # of the stages
     keypoints: int = 24
 
 
@@ -264,10 +266,15 @@ def validate(config: TrainConfig) -> None:
         trainer.accelerator in ("auto", "cpu", "gpu"),
         f"trainer.accelerator={trainer.accelerator!r}; expected auto, cpu or gpu",
     )
+    found = torch.cuda.device_count()
     if trainer.accelerator == "gpu":
-        found = torch.cuda.device_count()
         require(found > 0, "trainer.accelerator=gpu was asked for, but torch sees no GPU; use trainer.accelerator=auto")
+    if trainer.accelerator == "gpu" or (trainer.accelerator == "auto" and found > 0):
         require(trainer.devices <= found, f"trainer.devices={trainer.devices}, but torch sees {found} GPUs")
+    sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    require(
+        not sweep or trainer.devices * trainer.num_nodes == 1, "-m runs one process a run; start each run of several"
+    )
     require(
         trainer.teacher in ("attention", "none"), f"trainer.teacher={trainer.teacher!r}; expected attention or none"
     )
@@ -284,6 +291,16 @@ def validate(config: TrainConfig) -> None:
         ("policy.chunk", config.policy.chunk),
     ):
         require(value >= 1, f"{name}={value} must be at least 1")
+    for name, value in (
+        ("data.num_workers", data.num_workers), ("parallel.workers", config.parallel.workers),
+        ("evaluation.episodes", config.evaluation.episodes), ("evaluation.videos", config.evaluation.videos),
+        ("trainer.threads", trainer.threads),
+    ):  # fmt: skip
+        require(value >= 0, f"{name}={value} must not be negative")
+    require(
+        trainer.precision in ("auto", "32-true", "16-mixed", "bf16-mixed"),
+        f"trainer.precision={trainer.precision!r}; expected auto, 32-true, 16-mixed or bf16-mixed",
+    )
     require(data.root is not None or data.episodes >= 2, f"data.episodes={data.episodes} must be at least 2")
     require(0 < data.holdout < 1, f"data.holdout={data.holdout} must lie between 0 and 1")
     require(0 <= trainer.ema < 1, f"trainer.ema={trainer.ema} must lie in [0, 1)")

@@ -57,6 +57,17 @@ def channel_names(env: gymnasium.Env, kind: str) -> tuple[str, ...]:
     return tuple(names)
 
 
+def check_channels(env: gymnasium.Env, kind: str, names: tuple[str, ...], what: str) -> None:
+    """Raise a UserError unless `what` (a policy or dataset) has the environment's state or action channels.
+
+    Names are compared where the environment declares them, else their number.
+    """
+    expected = channel_names(env, kind)
+    declared = getattr(env.unwrapped, f"{kind}_names", None) is not None
+    if len(names) != len(expected) or (declared and tuple(names) != expected):
+        raise UserError(f"{what} has {kind} channels {list(names)}, the environment {list(expected)}")
+
+
 def stack_cameras(observation: dict[str, Any], cameras: tuple[str, ...]) -> np.ndarray:
     """Images of one observation in the order of `cameras`, (C, H, W, 3) uint8."""
     return np.stack([observation["pixels"][camera] for camera in cameras])

@@ -143,9 +143,7 @@ def export_run(config: TrainConfig, folder: Path, checkpoint: str = "last") -> d
     eager = Controller(agent)
     check_compatible(eager, env, str(folder))
     units = {
-        f"{kind}_names": list(
-            getattr(env.unwrapped, f"{kind}_units", ["unknown"] * len(getattr(agent.spec, f"{kind}_names")))
-        )
+        kind: list(getattr(env.unwrapped, f"{kind}_units", ["unknown"] * len(getattr(agent.spec, f"{kind}_names"))))
         for kind in ("state", "action")
     }
     exported = script_controller(agent)

@@ -106,7 +106,8 @@ class ImitationModule(pl.LightningModule):
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.warmup_steps, self.max_steps, self.seed = warmup_steps, max_steps, seed
         self.clear_share = clear_share
-        self.images_encoded = self.targets_trained = 0
+        self.images_encoded = 0  # padding included
+        self.targets_trained: int | Tensor = 0  # ticks that have a target
 
     def losses(self, batch: EpisodeBatch) -> tuple[dict[str, Tensor], Tensor]:
         """All losses by name, to be summed, and the predicted chunks (B, N, H, A), standardised."""
@@ -131,7 +132,7 @@ class ImitationModule(pl.LightningModule):
     def training_step(self, batch: EpisodeBatch, batch_idx: int) -> Tensor:
         losses, _ = self.losses(batch)
         self.images_encoded += batch.images.shape[0] * batch.images.shape[1] * batch.images.shape[2]
-        self.targets_trained += batch.valid.numel()
+        self.targets_trained = self.targets_trained + batch.valid.sum()  # no host synchronisation
         loss = torch.stack(list(losses.values())).sum()
         self.log("train/loss", loss, prog_bar=True)
         self.log_dict({f"train/{name}": value for name, value in losses.items()})
@@ -146,8 +147,9 @@ class ImitationModule(pl.LightningModule):
         self.log_dict({f"val/{name}": value for name, value in losses.items()}, batch_size=size, sync_dist=True)
         if self.templates.usable:
             right, judged = self.templates.correct(chunks, batch)
-            if judged:
-                self.log("val/branch_accuracy", right / judged, prog_bar=True, batch_size=judged, sync_dist=True)
+            # Logged in every process and batch, or distributed validation would wait for ever.
+            count = max(judged, 1)
+            self.log("val/branch_accuracy", right / count, prog_bar=True, batch_size=count, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)

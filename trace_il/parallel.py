@@ -5,6 +5,8 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
+from .errors import UserError
+
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -28,19 +30,22 @@ def parallel_map(
     Args:
         function: a picklable function, free of side effects on shared state.
         jobs: its arguments.
-        workers: processes; 0: one a core; 1: in this process.
+        workers: processes; 0: one a core (of the cluster, if one is given); 1: in this process.
         ray_address: address of a Ray cluster ("auto" for the one this machine belongs to); the same jobs
             are then spread over its machines.
     """
-    workers = workers or core_count()
+    if ray_address is None:
+        workers = workers or core_count()
     if ray_address is None and workers == 1:
         yield from map(function, jobs)
         return
     pool: Any
     if ray_address is not None:
-        from ray.util.multiprocessing import Pool
-
-        pool = Pool(workers, initializer=_one_thread, ray_address=ray_address)
+        try:
+            from ray.util.multiprocessing import Pool
+        except ModuleNotFoundError as error:
+            raise UserError("parallel.ray_address needs Ray: pip install 'trace-il[cluster]'") from error
+        pool = Pool(workers or None, initializer=_one_thread, ray_address=ray_address)
     else:
         # "spawn": OpenGL contexts and thread pools do not survive a fork.
         pool = multiprocessing.get_context("spawn").Pool(workers, initializer=_one_thread)

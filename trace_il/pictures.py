@@ -10,7 +10,7 @@ from .files import atomic_write
 from .rollout import Rollout
 
 PHASES = ("before the cue", "cue", "shared segment", "branch")
-PHASE_COLORS = ("#5a5a64", "#ffaa28", "#6e82a0", "#3caa5a")
+PHASE_COLORS = ((90, 90, 100), (255, 170, 40), (110, 130, 160), (60, 170, 90))
 
 
 def colormap(values: np.ndarray) -> np.ndarray:
@@ -60,7 +60,7 @@ def save_strip(path: Path, result: Rollout, spec: dict[str, Any], columns: int =
         steps = np.flatnonzero(phase == value)
         for run in np.split(steps, np.flatnonzero(np.diff(steps) > 1) + 1):
             if len(run):
-                band.axvspan(run[0], run[-1] + 1, color=color)
+                band.axvspan(run[0], run[-1] + 1, color=[c / 255 for c in color])
                 if len(run) > length / 20:
                     band.text(run[0] + len(run) / 2, 0.5, name, ha="center", va="center", fontsize=8, color="white")
     band.set_xlim(0, length)

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,14 @@ import yaml
 from rich.console import Console
 from rich.progress import Progress, track
 
-from .agent import Agent
+from .agent import Agent, AgentSpec
 from .build import agent_spec, build_agent, fit_statistics
 from .cli import PhaseClock
 from .config import CollectConfig, GymConfig, TrainConfig, env_label, env_options, to_plain, validate
 from .data.collect import CollectSpec, collect
 from .data.datamodule import EpisodeDataModule
 from .data.lerobot import read_info
-from .environment import camera_sizes, channel_names, make_env
+from .environment import camera_sizes, channel_names, check_channels, control_hz, make_env
 from .errors import UserError
 from .files import atomic_write
 from .learn import BranchTemplates, ImitationModule
@@ -35,6 +36,25 @@ FREE_KEYS = {"evaluation", "parallel", "wandb", "runs", "overwrite", "debug"}
 FREE_TRAINER_KEYS = {"threads", "closed_loop_every"}
 
 
+def is_main_process() -> bool:
+    """Whether this is the first process of a run over several; the others only train."""
+    ranks = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK")
+    return all(int(os.environ.get(name, 0)) == 0 for name in ranks)
+
+
+def wait_for_main_process(config: TrainConfig, folder: Path) -> Path:
+    """In the other processes: wait until the run folder and the demonstrations are there."""
+    root, _ = dataset_root(config)
+    info = root / "meta/info.json"
+    while not ((folder / "run.json").exists() and info.exists() and _enough(config, root)):
+        time.sleep(1)
+    return root
+
+
+def _enough(config: TrainConfig, root: Path) -> bool:
+    return config.data.root is not None or read_info(root)["total_episodes"] >= config.data.episodes
+
+
 def dataset_root(config: TrainConfig | CollectConfig) -> tuple[Path, CollectSpec]:
     """Where the demonstrations of a configuration are, and what they consist of."""
     options = env_options(config.env)
@@ -45,11 +65,7 @@ def dataset_root(config: TrainConfig | CollectConfig) -> tuple[Path, CollectSpec
 
 
 def collect_missing(config: TrainConfig | CollectConfig, console: Console) -> Path:
-    """Collect the demonstrations that are not there yet, with a progress bar.
-
-    Raises:
-        UserError: data.root holds a recorded dataset that is too short.
-    """
+    """Collect the demonstrations that are not there yet, with a progress bar. A recorded dataset is used as it is."""
     root, spec = dataset_root(config)
     here = read_info(root)["total_episodes"] if (root / "meta/info.json").exists() else 0
     own = here == 0 or (root / "meta/trace_il.json").exists()
@@ -81,13 +97,36 @@ def check_environment(config: TrainConfig, data: EpisodeDataModule) -> tuple[tup
                 f"the dataset's camera {camera!r} is {size}, the environment's {sizes.get(camera)}; make them equal"
             )
     for kind, names in (("state", dataset.state_names), ("action", dataset.action_names)):
-        if len(channel_names(env, kind)) != len(names):
-            raise UserError(
-                f"the dataset has {len(names)} {kind} channels, the environment {len(channel_names(env, kind))}"
-            )
+        check_channels(env, kind, names, "the dataset")
     low, high = env.action_space.low, env.action_space.high  # type: ignore[attr-defined]
     env.close()
     return tuple(float(v) for v in low), tuple(float(v) for v in high)
+
+
+def check_buildable(config: TrainConfig) -> None:
+    """Build the agent once for the environment as it is, before any long work.
+
+    Raises:
+        UserError: a value that the agent's parts refuse.
+    """
+    env = make_env(config.env.id, env_options(config.env))
+    sizes = camera_sizes(env)
+    odd = {camera: size for camera, size in sizes.items() if size[0] % 2 or size[1] % 2}
+    if odd:
+        raise UserError(f"videos need even image sizes, the environment's cameras have {odd}; change env.image_size")
+    actions = channel_names(env, "action")
+    limits = (0.0,) * len(actions)
+    spec = AgentSpec(
+        tuple(sizes), next(iter(sizes.values())), channel_names(env, "state"), actions, limits, limits,
+        control_hz(env), config.agent.tick_every, config.agent.depth,
+    )  # fmt: skip
+    env.close()
+    try:
+        build_agent(config, spec)
+    except (ValueError, AssertionError, RuntimeError, ZeroDivisionError) as error:
+        raise UserError(
+            f"cannot build the agent: {error or type(error).__name__}; check policy, memory, encoder and agent"
+        ) from error
 
 
 def open_run(config: TrainConfig) -> tuple[Path, dict[str, Any] | None]:
@@ -97,10 +136,11 @@ def open_run(config: TrainConfig) -> tuple[Path, dict[str, Any] | None]:
         UserError: a run of that name was made with another configuration.
     """
     folder = Path(config.runs) / config.name
-    main_process = int(os.environ.get("LOCAL_RANK", 0)) == 0 and int(os.environ.get("NODE_RANK", 0)) == 0
-    if not main_process:
+    if not is_main_process():
         return folder, None
     if config.overwrite and folder.exists():
+        if not (folder / "run.json").exists():
+            raise UserError(f"overwrite=true would delete {folder}, which is not a run folder; delete it yourself")
         shutil.rmtree(folder)
     path, plain = folder / "config.yaml", to_plain(config)
     if path.exists():
@@ -186,9 +226,10 @@ def fit(config: TrainConfig, folder: Path, root: Path, console: Console) -> dict
         },
         "train_episodes": len(data.train_numbers),
     }
-    if module.targets_trained:  # zero when the run had been finished before
-        report["images_encoded_per_sample"] = module.images_encoded / module.targets_trained
-        report["samples_per_second"] = module.targets_trained / clock.seconds["fit"]
+    targets = float(module.targets_trained)
+    if targets:  # zero when the run had been finished before
+        report["images_encoded_per_sample"] = module.images_encoded / targets
+        report["samples_per_second"] = targets * trainer.world_size / clock.seconds["fit"]
     return report
 
 
@@ -209,6 +250,7 @@ def evaluate_run(config: TrainConfig, folder: Path, console: Console) -> dict[st
 def main_job(config: TrainConfig) -> Path:
     """All phases of a run; returns the path of its summary.json. A finished run is reported, not repeated."""
     validate(config)
+    check_buildable(config)
     console = Console()
     folder, summary = open_run(config)
     path = folder / "summary.json"
@@ -217,11 +259,11 @@ def main_job(config: TrainConfig) -> Path:
         console.print(score_table(summary["scores"], config.name))
         return path
     clock = PhaseClock()
-    root = collect_missing(config, console)
+    root = collect_missing(config, console) if is_main_process() else wait_for_main_process(config, folder)
     clock.lap("demonstrations")
     training = fit(config, folder, root, console)
-    if int(os.environ.get("LOCAL_RANK", 0)) or int(os.environ.get("NODE_RANK", 0)):
-        return path  # the rest is the main process's
+    if not is_main_process():
+        return path
     clock.lap("training")
     scores = evaluate_run(config, folder, console) if config.evaluation.episodes else {}
     clock.lap("evaluation")

@@ -13,10 +13,12 @@ import torch
 
 from .agent import Controller
 from .checkpoint import load_agent
-from .environment import camera_sizes, channel_names, make_env, stack_cameras
+from .environment import camera_sizes, check_channels, make_env, stack_cameras
 from .errors import UserError
 from .parallel import parallel_map
 from .signature import split_levels
+
+MAX_STEPS = 20_000  # of an episode
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,6 @@ class RolloutSpec:
     env_id: str
     env_options: dict[str, Any]
     clear_memory: bool = False
-    record: bool = False
 
 
 @dataclass
@@ -45,7 +46,6 @@ class Recording:
     routing: list[np.ndarray] = field(default_factory=list)  # (K,) a tick
     write_strength: list[np.ndarray] = field(default_factory=list)  # (K,) a tick
     read_weights: list[np.ndarray] = field(default_factory=list)  # (K,) a tick
-    slots: list[np.ndarray] = field(default_factory=list)  # (K, d) a tick
 
 
 @dataclass
@@ -77,6 +77,8 @@ def load_controller(path: str, clear_memory: bool = False) -> Any:
             raise UserError(
                 f"{path} is not an exported policy ({str(error).splitlines()[0]}); export it again"
             ) from error
+        if not hasattr(module, "metadata_json"):
+            raise UserError(f"{path} is TorchScript, but not a policy exported by export.py")
         module.clear_memory = clear_memory
         return module
     return Controller(load_agent(Path(path)), clear_memory)
@@ -95,9 +97,7 @@ def check_compatible(controller: Any, env: Any, what: str) -> None:
                 f"{sizes[camera][0]} x {sizes[camera][1]}; set env.image_size={spec['image_size'][0]}"
             )
     for kind in ("state", "action"):
-        names = channel_names(env, kind)
-        if tuple(spec[f"{kind}_names"]) != names:
-            raise UserError(f"{what} has {kind} channels {list(spec[f'{kind}_names'])}, the environment {list(names)}")
+        check_channels(env, kind, tuple(spec[f"{kind}_names"]), what)
 
 
 def policy_spec(controller: Any) -> dict[str, Any]:
@@ -123,7 +123,10 @@ def rollout(controller: Any, env: Any, seed: int, record: bool = False, cue: int
     spec = policy_spec(controller)
     cameras = tuple(spec["cameras"])
     options = None if cue is None else {"cue": cue}
-    observation, info = env.reset(seed=seed, options=options)
+    try:
+        observation, info = env.reset(seed=seed, options=options)
+    except ValueError as error:
+        raise UserError(f"cannot reset the environment with seed={seed}, cue={cue}: {error}") from error
     controller.reset(1)
     recording = Recording() if record else None
     policy_ms: list[float] = []
@@ -154,10 +157,13 @@ def rollout(controller: Any, env: Any, seed: int, record: bool = False, cue: int
                 recording.routing.append(readout.routing[0].numpy().copy())
                 recording.write_strength.append(readout.write_strength[0].numpy().copy())
                 recording.read_weights.append(readout.read_weights[0].numpy().copy())
-                recording.slots.append(readout.slots[0].numpy().copy())
         observation, _, terminated, truncated, info = env.step(action)
         done = terminated or truncated
         step += 1
+        if step == MAX_STEPS and not done:
+            raise UserError(
+                f"the episode of seed {seed} did not end within {MAX_STEPS} steps; give the environment a time limit"
+            )
     success = bool(info.get("is_success", False))
     return Rollout(
         seed,
@@ -182,13 +188,13 @@ def rollout_seed(spec: RolloutSpec, seed: int) -> Rollout:
         _loaded.clear()
         controller = load_controller(spec.policy, spec.clear_memory)
         options = dict(spec.env_options)
-        if not spec.record and spec.env_id in ("Corridor-v0", "DelayedEvidence-v0"):
-            options["camera_period"] = policy_spec(controller)["tick_every"]  # frames nobody looks at cost most
         env = make_env(spec.env_id, options)
+        if hasattr(env.unwrapped, "camera_period"):  # frames that nobody looks at cost most
+            env.unwrapped.camera_period = policy_spec(controller)["tick_every"]
         check_compatible(controller, env, spec.policy)
         _loaded[key] = (controller, env)
     controller, env = _loaded[key]
-    return rollout(controller, env, seed, spec.record)
+    return rollout(controller, env, seed)
 
 
 def evaluate(spec: RolloutSpec, seeds: range, workers: int = 0, ray_address: str | None = None) -> Iterator[Rollout]:

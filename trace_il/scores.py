@@ -104,10 +104,13 @@ def hardware() -> str:
 
 def commit() -> str:
     """Commit of the checkout, with "+changes" when files differ from it; "unknown" outside of one."""
+    here = Path(__file__).resolve().parent
     try:
-        head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        head = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, cwd=here
+        ).stdout.strip()
         dirty = subprocess.run(
-            ["git", "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True
+            ["git", "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True, cwd=here
         ).stdout
     except (subprocess.CalledProcessError, FileNotFoundError):
         return "unknown"

@@ -1,5 +1,6 @@
 """The Lightning trainer of a run: callbacks, loggers, exact resume."""
 
+import copy
 import csv
 import io
 import logging
@@ -68,11 +69,10 @@ class ClosedLoop(pl.Callback):
             return
         if self.env is None:
             self.env = make_env(self.env_id, self.env_options)
-        device = pl_module.device
-        controller = Controller(pl_module.agent.to("cpu"))
+        # A copy: moving the parameters themselves would disturb the optimiser and autograd.
+        controller = Controller(copy.deepcopy(pl_module.agent).cpu())
         first = self.seed + self.SEED_OFFSET
         result = score([rollout(controller, self.env, seed) for seed in range(first, first + self.EPISODES)])
-        pl_module.agent.to(device)
         for name in ("progress", "branch_accuracy", "success"):
             pl_module.log(f"closed_loop/{name}", result[name], rank_zero_only=True)
 
@@ -183,10 +183,11 @@ def make_trainer(
         "enable_version_counter": False,
     }
     callbacks: list[pl.Callback] = [AboutCheckpoint(describe(to_plain(config), module.agent.spec))]
-    if trainer.ema > 0:
-        callbacks.append(ExponentialAverage(trainer.ema))
+    # Before the average, which puts the raw weights back when validation ends.
     if trainer.closed_loop_every > 0 and env_options is not None:
         callbacks.append(ClosedLoop(trainer.closed_loop_every, config.env.id, env_options, config.evaluation.seed))
+    if trainer.ema > 0:
+        callbacks.append(ExponentialAverage(trainer.ema))
     callbacks += [
         ModelCheckpoint(filename="best", monitor="val/action_error", mode="min", **checkpoints),
         # A callback of its own: with a monitor, `last` would only be written when the metric improves.

@@ -16,7 +16,7 @@ import rerun.blueprint as rrb
 from .config import TrainConfig, env_options
 from .environment import make_env
 from .errors import UserError
-from .pictures import colormap, save_strip, save_video
+from .pictures import PHASE_COLORS, PHASES, colormap, save_strip, save_video
 from .rollout import Rollout, check_compatible, load_controller, policy_spec, rollout
 
 PALETTE = (
@@ -29,8 +29,6 @@ PALETTE = (
     (227, 119, 194),
     (23, 190, 207),
 )
-PHASES = ("before the cue", "cue", "shared", "branch")
-PHASE_COLORS = ((90, 90, 100), (255, 170, 40), (110, 130, 160), (60, 170, 90))
 PLOTTED_CHANNELS = 4  # action channels that move most, for chunk against executed
 MAPS = ("routing", "write_strength", "read_weights")
 
@@ -83,9 +81,12 @@ def log_rollout(rec: rr.RecordingStream, root: str, result: Rollout, spec: dict[
     channels = moving_channels(actions)
     every, chunks = spec["tick_every"], np.stack(data.chunks)
     earlier = np.clip(steps // every - 1, 0, None)
-    ahead = np.minimum(steps - earlier * every, chunks.shape[1] - 1)
+    ahead = steps - earlier * every
+    known = ahead < chunks.shape[1]
+    ahead = np.minimum(ahead, chunks.shape[1] - 1)
     for channel in channels:
-        pair = np.stack([actions[:, channel], chunks[earlier, ahead, channel]], axis=1)
+        predicted = np.where(known, chunks[earlier, ahead, channel], np.nan)
+        pair = np.stack([actions[:, channel], predicted], axis=1)
         plot(f"chunk/{spec['action_names'][channel]}", at_steps, pair, ["executed", "predicted a tick before"])
     for name in MAPS:
         values = np.stack(getattr(data, name))
@@ -198,14 +199,22 @@ def layout(roots: list[str], spec: dict[str, Any], channels: list[str], with_sce
     )
 
 
-def write_recording(path: Path, rollouts: dict[str, Rollout], spec: dict[str, Any]) -> None:
-    """Write one .rrd with the rollouts by name, side by side, through a temporary file."""
+def write_recording(path: Path, rollouts: dict[str, tuple[Rollout, dict[str, Any]]]) -> None:
+    """Write one .rrd with rollouts (and the specs of their policies) by name, side by side.
+
+    Raises:
+        UserError: the policies act on different cameras or channels.
+    """
+    spec = next(iter(rollouts.values()))[1]
+    for _, other in rollouts.values():
+        if (other["cameras"], other["action_names"]) != (spec["cameras"], spec["action_names"]):
+            raise UserError("only policies with the same cameras and action channels can be compared")
     rr.set_strict_mode(True)
     rec = rr.RecordingStream("trace_il_rollout", recording_id=uuid.uuid4())
     rec.set_log_time_enabled(False)
     rec.set_log_tick_enabled(False)
     roots = [f"/{name}" for name in rollouts]
-    first = next(iter(rollouts.values())).recording
+    first = next(iter(rollouts.values()))[0].recording
     assert first is not None
     channels = [spec["action_names"][c] for c in moving_channels(np.stack(first.actions))]
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -215,8 +224,8 @@ def write_recording(path: Path, rollouts: dict[str, Rollout], spec: dict[str, An
         rec.send_blueprint(
             layout(roots, spec, channels, bool(first.scene and first.scene[0])), make_active=True, make_default=True
         )
-        for root, result in zip(roots, rollouts.values(), strict=True):
-            log_rollout(rec, root, result, spec)
+        for root, (result, own_spec) in zip(roots, rollouts.values(), strict=True):
+            log_rollout(rec, root, result, own_spec)
     temporary.replace(path)
 
 
@@ -238,7 +247,7 @@ def record_run(config: TrainConfig, folder: Path) -> dict[str, Any]:
     for number in range(max(1, config.evaluation.videos)):
         result, spec = record(config, folder, config.evaluation.seed + number)
         if number == 0:
-            write_recording(folder / "recording.rrd", {config.memory.name: result}, spec)
+            write_recording(folder / "recording.rrd", {config.memory.name: (result, spec)})
             save_strip(folder / "strip.png", result, spec)
             files |= {"recording": str(folder / "recording.rrd"), "strip": str(folder / "strip.png")}
         if number < config.evaluation.videos:
@@ -267,6 +276,9 @@ def serve(path: Path, port: int = 0) -> tuple[str, "subprocess.Popen[bytes]"]:
         UserError: the server does not come up within 20 s, for example because the port is taken.
     """
     port = port or _free_port()
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise UserError(f"port {port} is taken; give another --port")
     data_port = _free_port()
     command = [
         _rerun_binary(),

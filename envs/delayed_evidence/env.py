@@ -6,7 +6,7 @@ import gymnasium
 import mujoco
 import numpy as np
 
-from ..base import DelayedEvidenceBase, Expert, Phase
+from ..base import DelayedEvidenceBase, Expert, Phase, RenderingError
 from .expert import ScriptedExpert
 from .robot import ACTION_HIGH, ACTION_LOW, CAMERAS, CHANNELS, FINGER_OPEN, UNITS, RobotIndex, add_robot
 from .scene import add_distractors, new_spec, randomise_looks
@@ -23,7 +23,7 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
         render_mode: "rgb_array": `render()` returns a 480 x 640 view of the scene.
     Raises:
         ValueError: an argument is out of range.
-        RuntimeError: no offscreen OpenGL context can be made.
+        RenderingError: no offscreen OpenGL context can be made.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
@@ -149,7 +149,7 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
             try:
                 self.renderers[height, width] = mujoco.Renderer(self.model, height, width)
             except Exception as error:  # the GL back ends raise a different type each
-                raise RuntimeError(
+                raise RenderingError(
                     f"no offscreen OpenGL context ({error}); install libegl1 and libgl1-mesa-dri, or set MUJOCO_GL"
                 ) from error
         renderer = self.renderers[height, width]

@@ -160,7 +160,6 @@ class RobotIndex:
         self.arm_ctrl = np.array([model.actuator(n).id for n in arms]).reshape(2, 6)
         self.finger_qpos = np.array([model.joint(n).qposadr[0] for n in fingers]).reshape(2, 2)
         self.finger_ctrl = np.array([model.actuator(n).id for n in fingers]).reshape(2, 2)
-        self.grip_site = np.array([model.site(f"{side}_grip").id for side in SIDES])
 
     def base_pose(self, data: mujoco.MjData) -> np.ndarray:
         """x, y, yaw in the world."""

@@ -4,9 +4,11 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import numpy as np
 
+from ..errors import UserError
 from ..files import atomic_write
 from .reader import DatasetReader
 
@@ -27,7 +29,7 @@ class FrameCache:
     ) -> None:
         sizes = set(dataset.cameras.values())
         if len(sizes) != 1:
-            raise ValueError(f"all cameras must have one image size, got {dataset.cameras}")
+            raise UserError(f"{dataset.root} needs cameras of one image size, it has {dataset.cameras}")
         height, width = sizes.pop()
         frames = int(dataset.lengths.sum())
         shape = (frames, len(dataset.cameras), height, width, 3)
@@ -37,6 +39,9 @@ class FrameCache:
         if not (record.exists() and self.path.exists() and json.loads(record.read_text()) == key):
             folder.mkdir(exist_ok=True)
             record.unlink(missing_ok=True)
+            for stale in folder.glob(".frames.*.tmp"):  # of a process that was killed
+                if not Path(f"/proc/{stale.name.split('.')[2]}").exists():
+                    stale.unlink(missing_ok=True)
             temporary = self.path.with_name(f".frames.{os.getpid()}.tmp")  # runs may build it at the same time
             store = np.memmap(temporary, np.uint8, "w+", shape=shape)
             start = 0

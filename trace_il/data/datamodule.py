@@ -97,9 +97,9 @@ class EpisodeDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         assert self.trainer is not None
-        numbers = (
-            self.held_out_numbers[self.trainer.global_rank :: self.trainer.world_size] or self.held_out_numbers[:1]
-        )
+        world, numbers = self.trainer.world_size, list(self.held_out_numbers)
+        numbers += (numbers * world)[: -len(numbers) % world]  # every process validates as many batches
+        numbers = numbers[self.trainer.global_rank :: world]
         return self._loader([numbers[i : i + self.batch_size] for i in range(0, len(numbers), self.batch_size)])
 
     def _loader(self, numbers: list[list[int]]) -> DataLoader:

@@ -99,19 +99,19 @@ class DatasetWriter:
     """Append episodes to a new or existing dataset.
 
     Raises:
-        UserError: `root` holds a dataset with other features, or something that is not a dataset.
+        UserError: `root` holds a dataset with other features, or the frame rate is not a whole number.
     """
 
     def __init__(self, root: Path, spec: DatasetSpec) -> None:
         self.root, self.spec = Path(root), spec
+        if spec.fps != round(spec.fps):
+            raise UserError(f"LeRobotDataset needs a whole number of frames a second, got {spec.fps}")
         self.rows: list[dict[str, Any]] = []
         self.stats: list[dict[str, Stats]] = []
         self.tasks: list[str] = []
         self.frames = 0
         if (self.root / "meta/info.json").exists():
             self._continue()
-        elif self.root.exists() and any(self.root.glob("meta/*.json")):
-            raise UserError(f"{root} holds files but no meta/info.json; choose an empty folder or delete it")
 
     @property
     def episodes(self) -> int:
@@ -161,7 +161,8 @@ class DatasetWriter:
                 raise UserError(
                     f"episode {number}: expected {length} finite rows of {width} values, got shape {values.shape}"
                 )
-            return pa.FixedSizeListArray.from_arrays(pa.array(values.astype(np.float32).ravel()), width)
+            flat = pa.array(values.astype(np.float32).ravel())
+            return flat if width == 1 else pa.FixedSizeListArray.from_arrays(flat, width)
 
         columns = {
             "observation.state": vectors(episode.states, len(self.spec.state_names)),

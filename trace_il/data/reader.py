@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import av
 import matplotlib.image
 import numpy as np
 import pyarrow as pa
@@ -22,7 +23,13 @@ class DatasetReader:
     """
 
     def __init__(self, root: Path | str) -> None:
-        self.root = Path(root)
+        try:
+            self._open(Path(root))
+        except KeyError as error:
+            raise UserError(f"{root} lacks {error} in its metadata; it is not a whole LeRobotDataset v3") from error
+
+    def _open(self, root: Path) -> None:
+        self.root = root
         self.info = read_info(self.root)
         self.fps = float(self.info["fps"])
         features = self.info["features"]
@@ -74,7 +81,7 @@ class DatasetReader:
             if len(episode) != row["length"] or set(episode["episode_index"].to_pylist()) != {row["episode_index"]}:
                 raise UserError(f"{self.root} is half-written: rows of episode {row['episode_index']} are missing")
             for key, store in (("observation.state", self.states), ("action", self.actions)):
-                values = np.stack(episode[key].to_numpy()).astype(np.float32)
+                values = np.stack(episode[key].to_numpy()).astype(np.float32).reshape(row["length"], -1)
                 if not np.isfinite(values).all():
                     step, channel = np.argwhere(~np.isfinite(values))[0]
                     raise UserError(f"{self.root}: {key}[{channel}] is not finite at step {step} of episode {number}")
@@ -92,7 +99,12 @@ class DatasetReader:
         if not path.exists():
             raise UserError(f"{path} is missing; the dataset is incomplete, collect it again")
         start = round(row[f"videos/{key}/from_timestamp"] * self.fps)
-        return decode_video(path, start, row["length"])
+        try:
+            return decode_video(path, start, row["length"])
+        except (av.FFmpegError, ValueError) as error:
+            raise UserError(
+                f"cannot read the video {path} ({error}); the dataset is damaged, collect it again"
+            ) from error
 
     def _png_frames(self, row: dict[str, Any], key: str) -> np.ndarray:
         place = {"chunk_index": row["data/chunk_index"], "file_index": row["data/file_index"]}

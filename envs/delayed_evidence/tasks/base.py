@@ -1,7 +1,5 @@
 """What a delayed-evidence task declares."""
 
-from typing import Any
-
 import mujoco
 import numpy as np
 
@@ -62,7 +60,6 @@ class Progress:
         self.cue_over = False
         self.at_branch = False
         self.over = False  # nothing that counts can happen any more
-        self.memo: dict[str, Any] = {}
 
     def reach(self, stage: str, condition: bool) -> None:
         """Latch the named stage if it is the next one and its condition holds."""
