@@ -111,10 +111,8 @@ class Agent(nn.Module):
         return xi, xi.diff(dim=1, prepend=xi[:, :1])
 
     @torch.jit.unused
-    def scan(self, images: Tensor, states: Tensor, cleared: int = 0) -> tuple[Tensor, Evidence, Readout]:
+    def scan(self, images: Tensor, states: Tensor) -> tuple[Tensor, Evidence, Readout]:
         """Whole episodes from their first frame; each image is encoded once.
-
-        In the first `cleared` episodes, slots and signature are cleared before every tick.
 
         Args:
             images: uint8 (B, N, C, H, W, 3) at the ticks.
@@ -125,17 +123,17 @@ class Agent(nn.Module):
         batch, ticks = images.shape[:2]
         with torch.no_grad():
             xi, delta = self.signatures(states)
-            xi[:cleared], delta[:cleared] = 0, 0
         now = self.standardize_state(states[:, :: self.tick_every])
         features, content = self.encoder(images.flatten(0, 1), now.flatten(0, 1))
         evidence = Evidence(content.unflatten(0, (batch, ticks)), self.address(xi, delta))
-        readout = self.memory.scan(Evidence(evidence.content[cleared:], evidence.address[cleared:]))
-        if cleared:
-            single = Evidence(evidence.content[:cleared].flatten(0, 1), evidence.address[:cleared].flatten(0, 1))
-            _, alone = self.memory.step(self.memory.init_state(single.content), single)
-            parts = zip(alone, readout, strict=True)
-            readout = Readout(*(torch.cat([a.unflatten(0, (cleared, ticks)), r]) for a, r in parts))
-        return features, evidence, readout
+        return features, evidence, self.memory.scan(evidence)
+
+    @torch.jit.unused
+    def cleared(self, content: Tensor) -> Readout:
+        """Readout of ticks whose slots and signature were cleared just before: content (B, E) -> (B, ...)."""
+        start = content.new_zeros(content.shape[0], sig.signature_dim(self.spec.state_dim, self.depth))
+        state = self.memory.init_state(content.float())
+        return self.memory.step(state, Evidence(content, self.address(start, start)))[1]
 
     def tick(
         self, images: Tensor, state: Tensor, xi: Tensor, delta: Tensor, slots: Tensor

@@ -123,14 +123,14 @@ class DataConfig:
 
 @dataclass
 class TrainerConfig:
-    epochs: int = 6
+    epochs: int = 8
     steps_per_epoch: int = 50
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     warmup_steps: int = 30
     gradient_clip: float = 1.0
     ema: float = 0.98  # decay of averaged weights, which are evaluated; 0: none
-    clear_share: float = 0.125  # share of episodes trained with the memory cleared at each tick
+    clear_share: float = 0.125  # share of episodes trained once more with the memory cleared at each tick
     teacher: str = "attention"  # attention, none: a second readout, in training only
     accelerator: str = "auto"  # auto, cpu, gpu
     devices: int = 1

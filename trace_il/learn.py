@@ -83,8 +83,9 @@ class ImitationModule(pl.LightningModule):
         templates: judges held-out branch decisions.
         learning_rate, weight_decay, warmup_steps, max_steps: AdamW with linear warm-up, a constant rate, and
             a linear decay to zero over the last part: a cue is found late, and must still find a rate.
-        clear_share: share of each batch's episodes that are trained with the memory cleared before every
-            tick. The policy then can act without a past, and clearing it is a fair control.
+        clear_share: share of each batch's episodes that are trained once more, at that weight, with the
+            memory cleared before every tick. The policy then can act without a past, and clearing it is a
+            fair control.
         seed: the randomness of an optimiser step is a function of (seed, step, rank), so that a resumed
             run repeats it.
     """
@@ -111,8 +112,7 @@ class ImitationModule(pl.LightningModule):
 
     def losses(self, batch: EpisodeBatch) -> tuple[dict[str, Tensor], Tensor]:
         """All losses by name, to be summed, and the predicted chunks (B, N, H, A), standardised."""
-        cleared = int(self.clear_share * len(batch.images)) if self.training else 0
-        features, evidence, readout = self.agent.scan(batch.images, batch.states, cleared)
+        features, evidence, readout = self.agent.scan(batch.images, batch.states)
         target = self.agent.standardize_action(batch.actions).flatten(0, 1)
         is_pad = batch.is_pad.flatten(0, 1)
         readouts = [flatten_ticks(readout)]
@@ -123,6 +123,11 @@ class ImitationModule(pl.LightningModule):
         losses = {"imitation": weighted_mean(errors[0], keep)} | extra
         if self.teacher is not None:
             losses["teacher"] = weighted_mean(errors[1], keep)
+        cleared = int(self.clear_share * len(batch.images)) * batch.valid.shape[1]  # ticks
+        if cleared and self.training:
+            alone = [self.agent.cleared(evidence.content.flatten(0, 1)[:cleared])]
+            errors = self.agent.policy.loss(features[:cleared], alone, target[:cleared], is_pad[:cleared]).errors
+            losses["cleared"] = self.clear_share * weighted_mean(errors[0], keep[:cleared])
         losses |= self.agent.memory.auxiliary_losses(readout, batch.valid)
         return losses, chunks.unflatten(0, batch.valid.shape)
 

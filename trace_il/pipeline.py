@@ -83,6 +83,15 @@ def collect_missing(config: TrainConfig | CollectConfig, console: Console) -> Pa
     return root
 
 
+def episodes_per_scene(root: Path, config: TrainConfig) -> int:
+    """How many consecutive episodes of a dataset show one scene: as many as there are cues, if collected here."""
+    if not (root / "meta/trace_il.json").exists():
+        return 1
+    env = make_env(config.env.id, env_options(config.env))
+    env.close()
+    return int(getattr(env.unwrapped, "cue_values", 1))
+
+
 def check_environment(config: TrainConfig, data: EpisodeDataModule) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Compare dataset and environment; the action limits of the environment.
 
@@ -198,7 +207,8 @@ def fit(config: TrainConfig, folder: Path, root: Path, console: Console) -> dict
     data = EpisodeDataModule(
         root, config.agent.tick_every, config.policy.chunk, config.data.episodes if config.data.root is None else 0,
         config.data.holdout, config.data.batch_size, config.trainer.steps_per_epoch, config.seed,
-        config.data.num_workers, lambda numbers: track(numbers, "frame cache", console=console, transient=True),
+        config.data.num_workers, episodes_per_scene(root, config),
+        lambda numbers: track(numbers, "frame cache", console=console, transient=True),
     )  # fmt: skip
     limits = check_environment(config, data)
     module = make_module(config, data, limits)

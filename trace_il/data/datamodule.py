@@ -39,6 +39,8 @@ class EpisodeDataModule(pl.LightningDataModule):
         steps_per_epoch: optimiser steps an epoch.
         seed: of the order.
         num_workers: loader processes; 0 loads in the main process, which is right for small images.
+        together: so many consecutive episodes show one scene with different cues; they stay together in the
+            order and so mostly in a batch, whose mean then says nothing about the cue, and are held out together.
         progress: wraps an iterable while the frame cache is built.
     Raises:
         UserError: fewer than two episodes.
@@ -55,6 +57,7 @@ class EpisodeDataModule(pl.LightningDataModule):
         steps_per_epoch: int = 50,
         seed: int = 0,
         num_workers: int = 0,
+        together: int = 1,
         progress: Callable[[range], Iterable[int]] = lambda numbers: numbers,
     ) -> None:
         super().__init__()
@@ -66,13 +69,12 @@ class EpisodeDataModule(pl.LightningDataModule):
         if count < 2:
             raise UserError(f"{root} has {count} episodes; at least 2 are needed, one of them is held out")
         held_out = min(max(1, round(holdout * count)), count - 1)
-        if count > 4:  # counterbalanced demonstrations come in pairs (or fours), which must not be split
-            held_out = min(-(-held_out // 4) * 4, count - 1)
+        held_out = min(-(-held_out // together) * together, count - 1)
         self.train_numbers = list(range(count - held_out))
         self.held_out_numbers = list(range(count - held_out, count))
         self.episodes = EpisodeDataset(self.dataset, FrameCache(self.dataset, progress), tick_every, chunk)
         self.batch_size, self.steps_per_epoch = batch_size, steps_per_epoch
-        self.seed, self.num_workers = seed, num_workers
+        self.seed, self.num_workers, self.together = seed, num_workers, together
 
     def train_order(self, epoch: int, rank: int = 0, world: int = 1) -> list[list[int]]:
         """Episode numbers of each batch of an epoch: consecutive slices of an endless stream of permutations."""
@@ -84,10 +86,12 @@ class EpisodeDataModule(pl.LightningDataModule):
 
     def _stream(self, first: int, count: int) -> Iterator[int]:
         size = len(self.train_numbers)
+        scenes = [self.train_numbers[i : i + self.together] for i in range(0, size, self.together)]
         for position in range(first, first + count):
             if position == first or position % size == 0:
-                order = np.random.default_rng([self.seed, position // size]).permutation(self.train_numbers)
-            yield int(order[position % size])
+                order = np.random.default_rng([self.seed, position // size]).permutation(len(scenes))
+                numbers = [number for scene in order for number in scenes[scene]]
+            yield numbers[position % size]
 
     def train_dataloader(self) -> DataLoader:
         assert self.trainer is not None
