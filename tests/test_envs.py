@@ -128,7 +128,7 @@ def test_large_images_and_vector_env():
     assert env.reset(seed=0)[0]["pixels"]["left_wrist"].shape == (224, 224, 3)
     env.close()
     vector = gymnasium.vector.AsyncVectorEnv(
-        [lambda: gymnasium.make("DelayedEvidence-v0", disable_env_checker=True)] * 2, context="spawn"
+        [lambda: gymnasium.make("envs:DelayedEvidence-v0", disable_env_checker=True)] * 2, context="spawn"
     )
     observation, info = vector.reset(seed=[0, 1])
     observation, *_, info = vector.step(vector.action_space.sample())

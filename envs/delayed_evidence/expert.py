@@ -158,7 +158,7 @@ class ScriptedExpert:
             pose = self.env.robot.base_pose(self.env.data)
             error = self.script.base.at(step) - pose
             feed_forward = (self.script.base.at(step) - self.script.base.at(step - 1)) / dt
-            x, y, rate = feed_forward + 2.0 * (error - feed_forward * dt)
+            x, y, rate = feed_forward + 5.0 * (error - feed_forward * dt)
             cos, sin = np.cos(pose[2]), np.sin(pose[2])
             label[:3] = cos * x + sin * y, -sin * x + cos * y, rate
         label = np.clip(label, ACTION_LOW, ACTION_HIGH)

@@ -20,7 +20,7 @@ LANE_Y = -0.15  # y of the base in the passage, m: between the shelves, which th
 SHELF_X, SHELF_TOP = 0.66, 0.55
 TABLE_X, TABLE_TOP = 1.76, 0.52
 LANE_END = 1.0  # x of the base at the branch, m
-BOOK_HALF = np.array([0.06, 0.022, 0.08])
+BOOK_HALF = np.array([0.06, 0.014, 0.08])
 GRIP = np.array([0.42, -SHOULDER_SIDE, SHELF_TOP + 0.09])  # hand in the base frame when grasping
 LIFT = 0.06
 WOOD, ORANGE = (0.55, 0.42, 0.3, 1), (1.0, 0.35, 0.0, 1)
@@ -64,7 +64,7 @@ class Book(Task):
         book.add_freejoint(name="book")
         more: dict[str, Any] = {"mass": 0.12, "friction": (1.5, 0.02, 0.001), "condim": 4}
         add_box(book, "book", tuple(BOOK_HALF), (0, 0, 0), ORANGE, **more)
-        add_box(book, "pages", (0.056, 0.016, 0.0805), (0.002, 0, 0), (0.95, 0.93, 0.85, 1), solid=False, mass=0)
+        add_box(book, "pages", (0.056, 0.01, 0.0805), (0.002, 0, 0), (0.95, 0.93, 0.85, 1), solid=False, mass=0)
 
     def distractor_places(self) -> np.ndarray:
         return np.array([[[0.2, 0.75, 0.03], [1.2, 0.95, 0.03]], [[0.2, -1.1, 0.03], [1.2, -0.9, 0.03]]])
