@@ -112,10 +112,12 @@ def _map(
     rec: rr.RecordingStream, path: str, values: np.ndarray, every: int, steps: np.ndarray, index: list[rr.TimeColumn]
 ) -> None:
     """Slot x time picture with a cursor. Row k is slot k; the colour scale ends at the largest value."""
-    wide, tall = 3 * every, max(12, 120 // values.shape[1])
+    tall = max(12, 120 // values.shape[1])
+    scale = max(1, round(600 / len(steps)))  # pixels a control step; views keep the picture's shape
+    wide = scale * every
     picture = colormap(values.T / max(values.max(), 1e-6)).repeat(tall, 0).repeat(wide, 1)
     rec.log(path, rr.Image(picture, magnification_filter="Nearest"), static=True)
-    x = 3.0 * steps + 1.5
+    x = scale * (steps + 0.5)
     strips = [np.array([[v, 0], [v, picture.shape[0]]], np.float32) for v in x]
     rec.send_columns(f"{path}/cursor", index, rr.LineStrips2D.columns(strips=strips, colors=[(255, 60, 60)] * len(x)))
 
