@@ -96,8 +96,9 @@ class Medicine(Task):
         right.to(84, bx, by, TABLE + 0.17, opened).to(96, bx, by, low, opened).to(102, bx, by, low, closed)
         right.through(118, bx, by, TABLE + 0.15, closed).through(156, 0.27, 0.0, 0.70, closed)
         right.through(200, 0.24, -0.26, 0.76, closed).through(240, *BRANCH_POINT, closed)
-        right.to(264, *target, 0.54, closed).to(276, *target, TABLE + 0.045, closed)
-        right.to(282, *target, TABLE + 0.045, opened).to(294, *target, 0.56, opened)
+        # The hand opens while it still sinks: a stop before it would leave nothing to tell when to open.
+        right.to(264, *target, 0.54, closed).through(272, *target, TABLE + 0.07, closed)
+        right.to(279, *target, TABLE + 0.05, opened).to(292, *target, 0.56, opened)
         return Script(left, right, Track(np.zeros(3)), (DOWN, DOWN), 240, ((20, 36), (86, 104), (212, 240), (262, 300)))
 
     def check(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, progress: Progress) -> None:
