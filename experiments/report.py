@@ -64,7 +64,7 @@ def plot(rows: list[dict], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=sorted(p.parent.name for p in HERE.glob("*/results") if p.is_dir()))
+    parser.add_argument("name", choices=["main_job"])
     folder = HERE / parser.parse_args().name
     text: list[str] = []
     for path in sorted((folder / "results").glob("*.json")):

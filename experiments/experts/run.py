@@ -5,8 +5,9 @@ Undisturbed and with the disturbances of the demonstrations. Writes results/expe
 
 import argparse
 import sys
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent.parent))
@@ -23,17 +24,22 @@ ENVS = {
 FIRST_SEED = 3_000_000  # demonstrations and evaluations use others
 
 
+@cache
+def environment(name: str) -> Any:
+    """One environment a process."""
+    env_id, options = ENVS[name]
+    return make_env(env_id, {**options, "camera_period": 10_000}).unwrapped
+
+
 def episode(name: str, disturbance: float, seed: int) -> tuple[bool, int]:
     """Success and number of control steps; nothing is rendered after the first frame."""
-    env_id, options = ENVS[name]
-    env = make_env(env_id, {**options, "camera_period": 10_000}).unwrapped
+    env = environment(name)
     env.reset(seed=seed)
-    expert = env.make_expert(disturbance)  # type: ignore[attr-defined]
+    expert = env.make_expert(disturbance)
     done, steps = False, 0
     while not done:
         _, _, terminated, truncated, info = env.step(expert.action().executed)
         done, steps = terminated or truncated, steps + 1
-    env.close()
     return bool(info["is_success"]), steps
 
 

@@ -1,6 +1,7 @@
 """Medicine and Book, with and without a memory, three seeds each: python experiments/main_job/run.py [--jobs 2]
 
-Every run is `python train.py env=delayed_evidence ...` with the default configuration; finished runs are not
+Every run is `python train.py env=delayed_evidence ...` with the default configuration on the same demonstrations;
+with --jobs > 1 each has one thread, so its seconds are not those of `make train`. Finished runs are not
 repeated, interrupted ones continue. Writes results/main_job.json; `python experiments/report.py main_job`
 makes the table and the plot from it.
 """
