@@ -123,7 +123,7 @@ class DataConfig:
 
 @dataclass
 class TrainerConfig:
-    epochs: int = 10
+    epochs: int = 8
     steps_per_epoch: int = 50
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4

@@ -96,9 +96,10 @@ class Medicine(Task):
         right.to(84, bx, by, TABLE + 0.17, opened).to(96, bx, by, low, opened).to(102, bx, by, low, closed)
         right.through(118, bx, by, TABLE + 0.15, closed).through(156, 0.27, 0.0, 0.70, closed)
         right.through(200, 0.24, -0.26, 0.76, closed).through(240, *BRANCH_POINT, closed)
-        # The hand opens while it still sinks: a stop before it would leave nothing to tell when to open.
-        right.to(264, *target, 0.54, closed).through(272, *target, TABLE + 0.07, closed)
-        right.to(279, *target, TABLE + 0.05, opened).to(292, *target, 0.56, opened)
+        # The hand opens at once while it still sinks: after a stop, or with a slow beginning, an imitator that plans
+        # again every tick would begin to open for ever.
+        right.to(264, *target, 0.54, closed).through(272, *target, TABLE + 0.06, closed)
+        right.to(274, *target, TABLE + 0.055, opened).to(290, *target, 0.58, opened)
         return Script(left, right, Track(np.zeros(3)), (DOWN, DOWN), 240, ((20, 36), (86, 104), (212, 240), (262, 300)))
 
     def check(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, progress: Progress) -> None:
@@ -117,6 +118,7 @@ class Medicine(Task):
             released = data.joint("right_finger_a").qpos[0] > BOX_HALF[1] + 0.006
             if released and box[2] < TABLE + 0.05:
                 progress.reach("box_placed", progress.choice == progress.cue)
-                progress.over = True
+                # The episode goes on until the hand has left, so that demonstrations show an open hand.
+                progress.over = bool(data.site("right_grip").xpos[2] > TABLE + 0.12)
         if box[2] < TABLE - 0.05:
             progress.over = True
