@@ -109,7 +109,7 @@ class Medicine(Task):
         progress.reach("lid_closed", lid < 0.025)
         progress.reach("box_lifted", box[2] > TABLE + 0.10)
         progress.cue_seen = progress.cue_seen or lid > 0.003
-        progress.cue_over = progress.cue_over or (progress.stage >= 2 and lid < 0.003)
+        progress.cue_over = progress.cue_over or progress.stage >= 3 or (progress.stage == 2 and lid < 0.003)
         if progress.stage >= 3 and np.linalg.norm(box - (*BRANCH_POINT[:2], box[2])) < 0.015:
             progress.at_branch = True
         inside = np.abs(box[:2] - layout["bins"]).max(axis=1) < BIN_HALF + 0.01
