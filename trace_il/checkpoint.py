@@ -49,7 +49,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for damaged files
-        raise UserError(f"{path} is damaged or not a checkpoint ({str(error).splitlines()[0][:80]})") from error
+        raise UserError(
+            f"{path} is damaged or not a checkpoint ({(str(error).splitlines() or [type(error).__name__])[0][:80]})"
+        ) from error
     about = checkpoint.get("trace_il")
     if about is None:
         raise UserError(f"{path} was not written by trace-il; give the checkpoint of a run")

@@ -10,6 +10,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from .errors import UserError
 
@@ -238,8 +239,8 @@ def from_plain(plain: dict[str, Any]) -> TrainConfig:
         schema.memory = OmegaConf.structured(MEMORY_CONFIGS[plain["memory"]["name"]])
         schema.policy = OmegaConf.structured(POLICY_CONFIGS[plain["policy"]["name"]])
         config = OmegaConf.to_object(OmegaConf.merge(schema, plain))
-    except Exception as error:
-        message = str(error).splitlines()[0]
+    except (OmegaConfBaseException, KeyError, TypeError, StopIteration) as error:
+        message = (str(error).splitlines() or ["unknown environment keys"])[0]
         raise UserError(f"the stored configuration does not fit this version ({message}); train again") from error
     assert isinstance(config, TrainConfig)
     return config
