@@ -13,6 +13,7 @@ from trace_il.export import script_controller
 from trace_il.memory.base import Readout
 
 D, C, SIZE, EVERY, STEPS = 4, 2, 32, 3, 17
+RELATIVE = (True, False, True, False)  # actions relative to the state
 
 
 def make_agent(memory: str = "trace", latent: int = 0) -> Agent:
@@ -21,10 +22,11 @@ def make_agent(memory: str = "trace", latent: int = 0) -> Agent:
     config = TrainConfig(env=CorridorConfig(), memory=MEMORY_CONFIGS[memory](width=16), policy=policy, name="test")
     config.agent.tick_every = EVERY
     names = tuple(f"x{i}" for i in range(D))
-    spec = AgentSpec(("a", "b"), (SIZE, SIZE), names, names, (-2.0,) * D, (2.0,) * D, 10.0, EVERY, 3)
+    spec = AgentSpec(("a", "b"), (SIZE, SIZE), names, names, (-2.0,) * D, (2.0,) * D, 10.0, EVERY, 3, RELATIVE)
     agent = build_agent(config, spec)
     agent.standardize_state.fit(torch.randn(D), torch.rand(D) + 0.5)
-    agent.standardize_action.fit(torch.randn(D), torch.tensor([0.3, 0.4, 0.5, 0.0]))  # the last channel is constant
+    spread = torch.tensor([0.3, 0.4, 0.5, 0.0]) * torch.linspace(1, 2, 6)[:, None]  # the last channel is constant
+    agent.standardize_action.fit(torch.randn(6, D), spread)
     agent.address.standardize_signature.fit(torch.randn(84), torch.rand(84) + 0.5)
     # Running statistics as after training.
     agent.encoder.content_norm.running_mean.normal_()
@@ -46,7 +48,8 @@ def test_online_equals_scan_through_the_whole_policy(memory):
     for seed in (0, 1):
         images, states = episode(seed=seed)
         features, _, readout = agent.scan(images[:, ::EVERY], states)
-        chunks = agent.plan(features, Readout(*(part.flatten(0, 1) for part in readout))).unflatten(0, (2, -1))
+        flat, now = Readout(*(part.flatten(0, 1) for part in readout)), states[:, ::EVERY].flatten(0, 1)
+        chunks = agent.plan(features, flat, now).unflatten(0, (2, -1))
         controller.reset(2)
         for t in range(STEPS):
             action = controller.step(images[:, t], states[:, t])
@@ -94,8 +97,20 @@ def test_actions_respect_limits_and_constant_channels():
     images, states = episode(1)
     action = controller.step(images[:, 0], states[:, 0])
     assert action.abs().max() <= 2.0
-    limited = agent.standardize_action.mean[3].clamp(-2, 2)
+    limited = agent.standardize_action.mean[0, 3].clamp(-2, 2)
     torch.testing.assert_close(action[0, 3], limited)
+
+
+@torch.no_grad()
+def test_relative_targets_are_undone():
+    """A policy that predicts its target exactly plans the demonstrated actions."""
+    agent = make_agent()
+    actions, states = 2 * torch.rand(3, 6, D) - 1, torch.randn(3, D)
+    actions[..., 3] = agent.standardize_action.mean[:, 3].clamp(-2, 2)
+    agent.policy.act = lambda features, readout: agent.targets(actions, states)
+    torch.testing.assert_close(agent.plan(None, None, states), actions)
+    shifted = agent.targets(actions + torch.tensor([1.0, 0, 1, 0]), states + torch.tensor([1.0, 5, 1, 5]))
+    torch.testing.assert_close(shifted, agent.targets(actions, states))
 
 
 def test_bad_input_is_named():

@@ -1,6 +1,9 @@
 """Configuration and environment -> agent; statistics of the train split."""
 
+import fnmatch
+
 import torch
+from torch import Tensor
 
 from .agent import Agent, AgentSpec, SignatureAddress
 from .config import TrainConfig, options
@@ -8,6 +11,7 @@ from .data.datamodule import EpisodeDataModule
 from .encoders import Encoder
 from .errors import UserError
 from .memory import MEMORIES
+from .normalize import Standardizer
 from .policies import POLICIES
 from .signature import signature_dim
 
@@ -36,7 +40,26 @@ def agent_spec(
         control_hz=dataset.fps,
         tick_every=config.agent.tick_every,
         depth=config.agent.depth,
+        relative=relative_actions(config.agent.relative, dataset.state_names, dataset.action_names),
     )
+
+
+def relative_actions(
+    patterns: list[str], state_names: tuple[str, ...], action_names: tuple[str, ...]
+) -> tuple[bool, ...]:
+    """Which actions match one of `patterns`.
+
+    Raises:
+        UserError: a pattern matches no action, or an action that is no state.
+    """
+    for pattern in patterns:
+        matches = fnmatch.filter(action_names, pattern)
+        if not matches:
+            raise UserError(f"agent.relative: {pattern!r} matches none of the actions {list(action_names)}")
+        missing = set(matches) - set(state_names)
+        if missing:
+            raise UserError(f"agent.relative: {pattern!r} matches {sorted(missing)}, which the state does not have")
+    return tuple(any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns) for name in action_names)
 
 
 def build_agent(config: TrainConfig, spec: AgentSpec) -> Agent:
@@ -58,28 +81,45 @@ def build_agent(config: TrainConfig, spec: AgentSpec) -> Agent:
     return Agent(spec, encoder, address, memory, policy, config.agent.path_noise)
 
 
+class RunningMoments:
+    """Mean and standard deviation of arrays that come one after the other."""
+
+    def __init__(self, *shape: int) -> None:
+        self.count, self.sum, self.square = torch.zeros(shape), *torch.zeros(2, *shape, dtype=torch.float64)
+
+    def add(self, values: Tensor, keep: Tensor) -> None:
+        """values (N, *shape); keep, broadcast to it, is False where a value does not count."""
+        keep = keep.expand_as(values)
+        self.count += keep.sum(0)
+        self.sum += torch.where(keep, values, 0.0).double().sum(0)
+        self.square += torch.where(keep, values, 0.0).double().square().sum(0)
+
+    def fit(self, standardizer: Standardizer) -> None:
+        count = self.count.clamp_min(1)
+        mean = self.sum / count
+        standardizer.fit(mean.float(), (self.square / count - mean.square()).clamp_min(0).sqrt().float())
+
+
 @torch.no_grad()
 def fit_statistics(agent: Agent, data: EpisodeDataModule) -> None:
     """Standardisation of state, action, signature and signature change, from the train episodes alone."""
-    numbers = data.train_numbers
-    for standardizer, arrays in (
-        (agent.standardize_state, data.dataset.states),
-        (agent.standardize_action, data.dataset.actions),
-    ):
-        values = torch.cat([torch.from_numpy(arrays[n]) for n in numbers]).double()
-        standardizer.fit(values.mean(0).float(), values.std(0, correction=0).float())
     agent.eval()
-    count = 0
+    every, chunk, states, actions = agent.tick_every, agent.policy.chunk, data.dataset.states, data.dataset.actions
+    moments = RunningMoments(agent.spec.state_dim)
+    for n in data.train_numbers:
+        moments.add(torch.from_numpy(states[n]), torch.tensor(True))
+    moments.fit(agent.standardize_state)
     dim = signature_dim(agent.spec.state_dim, agent.spec.depth)
-    sums = [torch.zeros(dim, dtype=torch.float64) for _ in range(4)]
-    for n in numbers:
-        xi, delta = agent.signatures(torch.from_numpy(data.dataset.states[n]).unsqueeze(0))
-        count += xi.shape[1]
-        for index, values in enumerate((xi, delta)):
-            sums[2 * index] += values[0].double().sum(0)
-            sums[2 * index + 1] += values[0].double().square().sum(0)
-    for index, standardizer in enumerate((agent.address.standardize_signature, agent.address.standardize_delta)):
-        mean = sums[2 * index] / count
-        std = (sums[2 * index + 1] / count - mean.square()).clamp_min(0).sqrt()
-        standardizer.fit(mean.float(), std.float())
+    change, xis, deltas = RunningMoments(chunk, agent.spec.action_dim), RunningMoments(dim), RunningMoments(dim)
+    for n in data.train_numbers:
+        state, action = torch.from_numpy(states[n]), torch.from_numpy(actions[n])
+        window = torch.arange(0, len(action), every)[:, None] + torch.arange(chunk)
+        targets = action[window.clamp_max(len(action) - 1)] - (state[::every] @ agent.reference).unsqueeze(-2)
+        change.add(targets, (window < len(action)).unsqueeze(-1))
+        xi, delta = agent.signatures(state.unsqueeze(0))
+        xis.add(xi[0], torch.tensor(True))
+        deltas.add(delta[0], torch.tensor(True))
+    change.fit(agent.standardize_action)
+    xis.fit(agent.address.standardize_signature)
+    deltas.fit(agent.address.standardize_delta)
     agent.train()

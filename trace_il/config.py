@@ -98,8 +98,8 @@ class ACTConfig(PolicyConfig):
 @dataclass
 class EncoderConfig:
     content_dim: int = 64  # width of v_t and of p_t
-    channels: list[int] = field(default_factory=lambda: [24, 48])  # of the stages
-    keypoints: int = 24
+    channels: list[int] = field(default_factory=lambda: [16, 48])  # of the stages
+    spatial_channels: int = 8
 
 
 @dataclass
@@ -109,6 +109,8 @@ class AgentConfig:
     address_width: int = 32  # width of g and of Dg
     address_dropout: float = 0.2  # against recognising an episode by its own path
     path_noise: float = 0.05  # the same; in standard deviations of the state
+    # Patterns of action names that are predicted relative to the present state, such as "*_elbow".
+    relative: list[str] = field(default_factory=list)
 
 
 @dataclass

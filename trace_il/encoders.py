@@ -1,10 +1,12 @@
 """Images and robot state -> policy features and memory content.
 
 One small residual network (He et al. 2016) is shared by all cameras. Its last feature map is read in
-two ways: a spatial soft-argmax (Finn et al. 2016, "Deep spatial autoencoders") with global averages makes
-one token a camera for the policy, which needs to know *where* things are; and the sum over cameras
-of globally averaged 1x1 convolutions makes v_t for the memory, which needs to know *what* is there
-(TRACE section 3).
+two ways: flattened, after a 1x1 convolution to few channels, it makes one token a camera for the policy, which
+needs to know *where* things are; and the sum over cameras of globally averaged 1x1 convolutions makes v_t
+for the memory, which needs to know *what* is there (TRACE section 3).
+
+The flattened map replaced a spatial soft-argmax (Finn et al. 2016): on Medicine, where a box is was regressed from
+held-out frames with R^2 = 0.8 after 100 steps, against 0.5 after 400 with it.
 """
 
 import torch
@@ -27,24 +29,6 @@ class ResidualBlock(nn.Module):
         return torch.relu(self.norm2(self.conv2(hidden)) + self.shortcut(x))
 
 
-class SpatialSoftArgmax(nn.Module):
-    """Expected position of each channel's activation, in [-1, 1]: (B, C, H, W) -> (B, 2 C)."""
-
-    x: Tensor
-    y: Tensor
-
-    def __init__(self, height: int, width: int) -> None:
-        super().__init__()
-        self.register_buffer("x", torch.linspace(-1, 1, width), persistent=False)
-        self.register_buffer("y", torch.linspace(-1, 1, height), persistent=False)
-
-    def forward(self, maps: Tensor) -> Tensor:
-        weights = torch.softmax(maps.flatten(2), dim=-1).view_as(maps)
-        x = (weights.sum(2) * self.x).sum(-1)
-        y = (weights.sum(3) * self.y).sum(-1)
-        return torch.cat([x, y], dim=-1)
-
-
 class Encoder(nn.Module):
     """Multi-camera encoder.
 
@@ -54,9 +38,9 @@ class Encoder(nn.Module):
         state_dim: D.
         width: W, the width of policy tokens.
         content_dim: width of v_t and of p_t; the memory's content e_t = [v_t, p_t] has twice as many.
-        channels: channels of the stages; the stem has the first and divides the size by 4, each further
+        channels: channels of the stages, best multiples of 16; the stem has the first and divides the size by 4, each further
             stage divides it by 2. Stages are repeated at the last width until the map is at most 16 wide.
-        keypoints: number of soft-argmax maps.
+        spatial_channels: channels of the flattened map.
     """
 
     def __init__(
@@ -66,8 +50,8 @@ class Encoder(nn.Module):
         state_dim: int,
         width: int = 128,
         content_dim: int = 64,
-        channels: tuple[int, ...] = (24, 48),
-        keypoints: int = 24,
+        channels: tuple[int, ...] = (16, 48),
+        spatial_channels: int = 8,
     ) -> None:
         super().__init__()
         if min(image_size) < 16:
@@ -84,9 +68,8 @@ class Encoder(nn.Module):
             layers.append(ResidualBlock(width_now, width_now, 2))
             size = [(s + 1) // 2 for s in size]
         self.trunk = nn.Sequential(*layers)
-        self.keypoint_maps = nn.Conv2d(width_now, keypoints, 1)
-        self.soft_argmax = SpatialSoftArgmax(size[0], size[1])
-        self.camera_token = nn.Linear(2 * keypoints + width_now, width)
+        self.squeeze = nn.Conv2d(width_now, spatial_channels, 1)
+        self.camera_token = nn.Linear(spatial_channels * size[0] * size[1] + width_now, width)
         self.camera_identity = nn.Parameter(0.02 * torch.randn(cameras, width))
         self.content_map = nn.Linear(cameras * width_now, content_dim)
         # Standardised over the batch, not over channels: a cue lights up few ticks and few pixels, and only
@@ -112,7 +95,7 @@ class Encoder(nn.Module):
         pixels = images.flatten(0, 1).permute(0, 3, 1, 2).to(self.camera_identity.dtype) / 127.5 - 1.0
         maps = self.trunk(pixels)
         average = maps.mean(dim=(2, 3))
-        where = self.soft_argmax(self.keypoint_maps(maps))
+        where = self.squeeze(maps).flatten(1)
         tokens = self.camera_token(torch.cat([where, average], dim=-1)).view(batch, cameras, -1) + self.camera_identity
         # GAP commutes with a 1x1 convolution, so the average is taken first; the sum over cameras of a 1x1
         # convolution each is one linear map.

@@ -18,16 +18,16 @@ class Standardizer(nn.Module):
     std: Tensor
     mask: Tensor
 
-    def __init__(self, dim: int, limit: float = 0.0) -> None:
+    def __init__(self, *shape: int, limit: float = 0.0) -> None:
         super().__init__()
         self.limit = limit
-        self.register_buffer("mean", torch.zeros(dim))
-        self.register_buffer("std", torch.ones(dim))
-        self.register_buffer("mask", torch.ones(dim))  # 0 for constant channels
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("std", torch.ones(shape))
+        self.register_buffer("mask", torch.ones(shape))  # 0 for constant channels
 
     @torch.jit.unused
     def fit(self, mean: Tensor, std: Tensor) -> None:
-        """Store statistics, each (dim,). Channels with std <= 1e-6 are constant.
+        """Store statistics, each of the standardiser's shape. Channels with std <= 1e-6 are constant.
 
         Raises:
             ValueError: a statistic is not finite or has another shape.
@@ -42,12 +42,12 @@ class Standardizer(nn.Module):
         self.mask.copy_((std > STD_FLOOR).to(std.dtype))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., dim) in physical units -> (..., dim) standardised."""
+        """(..., *shape) in physical units -> (..., *shape) standardised."""
         out = (x - self.mean) / self.std * self.mask
         if self.limit > 0:
             out = out.clamp(-self.limit, self.limit)
         return out
 
     def inverse(self, x: Tensor) -> Tensor:
-        """(..., dim) standardised -> physical units; constant channels give their constant."""
+        """(..., *shape) standardised -> physical units; constant channels give their constant."""
         return x * self.mask * self.std + self.mean

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress, track
 
 from .agent import Agent, AgentSpec
-from .build import agent_spec, build_agent, fit_statistics
+from .build import agent_spec, build_agent, fit_statistics, relative_actions
 from .cli import PhaseClock
 from .config import CollectConfig, GymConfig, TrainConfig, env_label, env_options, to_plain, validate
 from .data.collect import CollectSpec, collect
@@ -123,11 +123,11 @@ def check_buildable(config: TrainConfig) -> None:
     odd = {camera: size for camera, size in sizes.items() if size[0] % 2 or size[1] % 2}
     if odd:
         raise UserError(f"videos need even image sizes, the environment's cameras have {odd}; change env.image_size")
-    actions = channel_names(env, "action")
+    states, actions = channel_names(env, "state"), channel_names(env, "action")
     limits = (0.0,) * len(actions)
     spec = AgentSpec(
-        tuple(sizes), next(iter(sizes.values())), channel_names(env, "state"), actions, limits, limits,
-        control_hz(env), config.agent.tick_every, config.agent.depth,
+        tuple(sizes), next(iter(sizes.values())), states, actions, limits, limits, control_hz(env),
+        config.agent.tick_every, config.agent.depth, relative_actions(config.agent.relative, states, actions),
     )  # fmt: skip
     env.close()
     try:

@@ -25,12 +25,14 @@ class Track:
 
     Between keyframes values follow a minimum-jerk profile; the track stops at a keyframe made by `to` and
     moves on through one made by `through`. Long stops must be avoided: where neither picture nor state
-    changes, an imitator cannot know when to go on.
+    changes, an imitator cannot know when to go on. The same holds for a slow start where the state has
+    velocities but no positions, so a base drives at constant velocities (`linear`); its servo rounds the corners.
     """
 
     start: np.ndarray
     steps: list[int] = field(default_factory=lambda: [0])
     values: list[np.ndarray] = field(default_factory=list)
+    linear: bool = False
 
     def __post_init__(self) -> None:
         self.values.insert(0, np.asarray(self.start, dtype=float))
@@ -66,6 +68,8 @@ class Track:
         duration = last - first
         s = (step - first) / duration
         begin, end = self.values[index - 1], self.values[index]
+        if self.linear:
+            return begin + (end - begin) * s
         v0, v1 = self.velocities[index - 1] * duration, self.velocities[index] * duration
         way = end - begin  # quintic with these velocities and no acceleration at both ends
         cubic, quartic, quintic = 10 * way - 6 * v0 - 4 * v1, -15 * way + 8 * v0 + 7 * v1, 6 * way - 3 * v0 - 3 * v1
@@ -167,7 +171,7 @@ class ScriptedExpert:
 
     def _disturb(self) -> np.ndarray:
         """A smooth random push on joints and base; none on the grippers or in calm windows."""
-        scale = np.concatenate([[0.06, 0.06, 0.08] if self.env.task.mobile else [0, 0, 0], 2 * [*([0.05] * 6), 0.0]])
+        scale = np.concatenate([[0.1, 0.1, 0.1] if self.env.task.mobile else [0, 0, 0], 2 * [*([0.08] * 6), 0.0]])
         if self.rng.random() < 0.08:
             self.push_target = self.rng.normal(0, self.disturbance, 17) * scale
         calm = any(first <= self.env.steps <= last for first, last in self.script.calm)

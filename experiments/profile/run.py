@@ -36,9 +36,9 @@ def main() -> None:
     torch.set_num_threads(core_count())
     config = TrainConfig(env=DelayedEvidenceConfig(), memory=TraceConfig(), policy=ACTConfig(), name="profile")
     names, every = tuple(map(str, range(CHANNELS))), config.agent.tick_every
-    spec = AgentSpec(
-        CAMERAS, (SIZE, SIZE), names, names, (-9.0,) * CHANNELS, (9.0,) * CHANNELS, 20.0, every, config.agent.depth
-    )
+    limits = (-9.0,) * CHANNELS, (9.0,) * CHANNELS
+    relative = (True,) * CHANNELS
+    spec = AgentSpec(CAMERAS, (SIZE, SIZE), names, names, *limits, 20.0, every, config.agent.depth, relative)
     agent = build_agent(config, spec)
     memory = agent.memory
     teacher = AttentionTeacher(memory.content_dim, memory.address_dim, memory.slots, memory.width)

@@ -25,6 +25,8 @@ class PolicyLoss(NamedTuple):
 class Policy(nn.Module):
     """Abstract policy. Targets and chunks are standardised actions, (B, H, A)."""
 
+    chunk: int  # H
+
     def loss(self, features: Tensor, readouts: list[Readout], target: Tensor, is_pad: Tensor) -> "PolicyLoss":
         """Imitation error of each readout on the same present.
 

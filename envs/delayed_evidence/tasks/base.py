@@ -49,6 +49,16 @@ class Task:
         raise NotImplementedError
 
 
+def touching(model: mujoco.MjModel, data: mujoco.MjData, body: str, others: str) -> bool:
+    """Whether geoms of `body` are in contact with a body whose name begins with `others`."""
+    wanted = model.body(body).id
+    for pair in data.contact.geom:
+        first, second = model.geom_bodyid[pair]
+        if wanted in (first, second) and model.body(second if first == wanted else first).name.startswith(others):
+            return True
+    return False
+
+
 class Progress:
     """Latched progress of one episode."""
 

@@ -13,7 +13,7 @@ import numpy as np
 from ..expert import FORWARD, Script, Track
 from ..robot import FINGER_OPEN, SHOULDER_SIDE
 from ..scene import add_box
-from .base import Layout, Progress, Task
+from .base import Layout, Progress, Task, touching
 
 SIDE = np.array([0.42, -0.42])  # y of the base in front of shelf and table, one a cue value, m
 LANE_Y = -0.15  # y of the base in the passage, m: between the shelves, which the right hand reaches
@@ -70,8 +70,13 @@ class Book(Task):
         return np.array([[[0.2, 0.75, 0.03], [1.2, 0.95, 0.03]], [[0.2, -1.1, 0.03], [1.2, -0.9, 0.03]]])
 
     def randomise(self, model: mujoco.MjModel, data: mujoco.MjData, rng: np.random.Generator) -> Layout:
+        furniture = rng.uniform(-0.02, 0.02, 2)  # how much nearer or farther shelves and tables stand
+        for number in (0, 1):
+            model.geom(f"shelf_{number}").pos[0] = SHELF_X + furniture[0]
+            model.geom(f"table_{number}").pos[0] = TABLE_X + furniture[1]
         return {
-            "book": rng.uniform(-0.012, 0.012, 2),
+            "furniture": furniture,
+            "book": rng.uniform(-0.012, 0.012, 2) + (furniture[0], 0),
             "start": rng.uniform(-0.015, 0.015, (2, 3)),
             "base": (0, LANE_Y, 0) + rng.uniform((-0.03, -0.03, -0.02), (0.03, 0.03, 0.02)),
         }
@@ -88,25 +93,25 @@ class Book(Task):
         opened, closed = FINGER_OPEN, 0.0
         side = SIDE[cue]
         contact_x = SHELF_X - 0.02 + dx - GRIP[0] - 0.01  # the fingers reach a little past the spine's middle
-        base = Track(layout["base"])
-        base.to(28, 0.0, side + dy, 0).to(42, contact_x, side + dy, 0).hold(56)
-        base.to(68, 0.0, side, 0).to(92, 0.0, LANE_Y, 0)
-        base.through(108, 0.06, LANE_Y, 0).through(250, LANE_END, LANE_Y, 0)
-        base.to(276, LANE_END + 0.08, side, 0).to(288, LANE_END + 0.28, side, 0)
+        at_table = LANE_END + 0.28 + layout["furniture"][1]
+        base = Track(layout["base"], linear=True)
+        base.to(30, 0.0, side + dy, 0).to(48, contact_x, side + dy, 0).hold(60)
+        base.to(74, 0.0, side, 0).to(100, 0.0, LANE_Y, 0).to(250, LANE_END, LANE_Y, 0)
+        base.to(276, LANE_END + 0.10, side, 0).to(286, at_table, side, 0).hold(292)
+        base.to(308, LANE_END, side, 0)
         rest = np.array([0.32, -SHOULDER_SIDE, 0.62])
         right = Track(np.array([*(rest + layout["start"][1]), opened]))
         low = GRIP[2] + TABLE_TOP - SHELF_TOP + 0.004
-        right.to(24, *GRIP, opened).hold(42).to(48, *GRIP, closed)
-        right.to(56, GRIP[0], GRIP[1], GRIP[2] + LIFT, closed).to(70, *GRIP + (0, 0, LIFT), closed)
-        right.through(98, 0.30, GRIP[1], GRIP[2] + 0.05, closed)
+        right.to(24, *GRIP, opened).hold(50).to(52, *GRIP, closed)
+        right.to(62, GRIP[0], GRIP[1], GRIP[2] + LIFT, closed).to(74, *GRIP + (0, 0, LIFT), closed)
+        right.through(104, 0.30, GRIP[1], GRIP[2] + 0.05, closed)
         right.through(170, 0.32, GRIP[1] + 0.02, GRIP[2] + 0.10, closed)
-        right.to(250, 0.36, GRIP[1], GRIP[2] + 0.05, closed).hold(280)
-        right.to(288, 0.36, GRIP[1], GRIP[2] + 0.05, closed).to(296, 0.36, GRIP[1], low, closed)
-        right.to(301, 0.36, GRIP[1], low, opened)
+        right.to(250, 0.36, GRIP[1], GRIP[2] + 0.05, closed).hold(279)
+        right.through(289, 0.36, GRIP[1], low + 0.006, closed).to(291, 0.36, GRIP[1], low, opened)
         left_home = np.array([0.28, 0.24, 0.60]) + layout["start"][0]
         left = Track(np.array([*left_home, opened]))
         left.to(60, 0.28, 0.22, 0.66, opened).to(160, 0.30, 0.26, 0.72, opened).to(246, 0.34, 0.22, 0.66, opened)
-        return Script(left, right, base, (FORWARD, FORWARD), 250, ((24, 58), (220, 250), (274, 310)))
+        return Script(left, right, base, (FORWARD, FORWARD), 250, ((26, 60), (220, 250), (274, 310)))
 
     def check(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, progress: Progress) -> None:
         book = data.body("book").xpos
@@ -120,11 +125,12 @@ class Book(Task):
         if progress.stage >= 2 and abs(base[1] - LANE_Y) > 0.2 and progress.choice < 0:
             progress.choice = int(np.abs(SIDE - base[1]).argmin())
         progress.reach("route_taken", progress.choice == progress.cue)
-        place = np.stack([np.full(2, TABLE_X), SIDE - SHOULDER_SIDE], axis=1)
+        place = np.stack([np.full(2, TABLE_X + layout["furniture"][1]), SIDE - SHOULDER_SIDE], axis=1)
         on_table = (np.abs(book[:2] - place) < 0.14).all(axis=1)
-        released = data.joint("right_finger_a").qpos[0] > BOOK_HALF[1] + 0.006
-        if on_table.any() and released and book[2] < TABLE_TOP + BOOK_HALF[2] + 0.02:
+        placed = on_table.any() and book[2] < TABLE_TOP + BOOK_HALF[2] + 0.02
+        if placed and not touching(model, data, "book", "right_finger"):
             progress.reach("book_placed", bool(on_table[progress.cue]))
-            progress.over = True
+            # The episode goes on until the hand has left, so that demonstrations show an open hand.
+            progress.over = bool(book[0] - data.site("right_grip").xpos[0] > 0.08)
         if book[2] < 0.3:
             progress.over = True

@@ -11,17 +11,17 @@ import numpy as np
 from ..expert import DOWN, Script, Track
 from ..robot import FINGER_OPEN
 from ..scene import CUE_COLORS, add_box, add_open_box
-from .base import Layout, Progress, Task
+from .base import Layout, Progress, Task, touching
 
 TABLE = 0.40  # height of the table top, m
 TRAY = np.array([0.42, 0.19])
 BOX = np.array([0.40, -0.04])
-BINS = np.array([[0.52, -0.11], [0.52, -0.43]])  # one a cue value
+BINS = np.array([[0.52, -0.17], [0.48, -0.46]])  # one a cue value
 BIN_HALF = 0.065
 BOX_HALF = np.array([0.018, 0.018, 0.03])
 LID_OPEN, LID_TRAVEL = 0.09, 0.13  # m
 LID_HEIGHT = 0.05
-BRANCH_POINT = np.array([0.38, -0.27, 0.58])
+BRANCH_POINT = np.array([0.37, -0.30, 0.58])
 WHITE, GRAY, WOOD = (0.95, 0.95, 0.95, 1), (0.45, 0.47, 0.5, 1), (0.7, 0.6, 0.45, 1)
 
 
@@ -86,21 +86,20 @@ class Medicine(Task):
         above, grip = TABLE + 0.20, TABLE + LID_HEIGHT + 0.035
         left_home = np.array([0.30, 0.30, 0.62]) + layout["start"][0]
         left = Track(np.array([*left_home, opened]))
-        left.to(18, tx, ty, above, opened).to(28, tx, ty, grip, opened).to(34, tx, ty, grip, closed)
-        left.to(50, tx, ty + 0.12, grip, closed).hold(58).to(74, tx, ty - 0.01, grip, closed).to(
-            80, tx, ty - 0.01, grip, opened
-        )
-        left.to(92, tx, ty, above, opened).to(130, *left_home, opened)
+        left.to(18, tx, ty, above, opened).to(30, tx, ty, grip, opened).to(34, tx, ty, grip, closed)
+        left.to(50, tx, ty + 0.12, grip, closed).hold(58).to(74, tx, ty - 0.01, grip, closed)
+        left.to(78, tx, ty - 0.01, grip, opened).to(92, tx, ty, above, opened).to(130, *left_home, opened)
         right = Track(np.array([*(np.array([0.28, -0.22, 0.66]) + layout["start"][1]), opened]))
         low = TABLE + 0.03
-        right.to(84, bx, by, TABLE + 0.17, opened).to(96, bx, by, low, opened).to(102, bx, by, low, closed)
+        # A long way down over the box, seen from the wrist, so that pushes are recovered from by what is seen.
+        right.to(60, bx, by, TABLE + 0.17, opened).to(98, bx, by, low, opened).to(102, bx, by, low, closed)
         right.through(118, bx, by, TABLE + 0.15, closed).through(156, 0.27, 0.0, 0.70, closed)
         right.through(200, 0.24, -0.26, 0.76, closed).through(240, *BRANCH_POINT, closed)
         # The hand opens at once while it still sinks: after a stop, or with a slow beginning, an imitator that plans
         # again every tick would begin to open for ever.
         right.to(264, *target, 0.54, closed).through(272, *target, TABLE + 0.06, closed)
         right.to(274, *target, TABLE + 0.055, opened).to(290, *target, 0.58, opened)
-        return Script(left, right, Track(np.zeros(3)), (DOWN, DOWN), 240, ((20, 36), (86, 104), (212, 240), (262, 300)))
+        return Script(left, right, Track(np.zeros(3)), (DOWN, DOWN), 240, ((22, 36), (76, 104), (212, 240), (262, 300)))
 
     def check(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, progress: Progress) -> None:
         lid = data.joint("lid").qpos[0]
@@ -115,8 +114,7 @@ class Medicine(Task):
         inside = np.abs(box[:2] - layout["bins"]).max(axis=1) < BIN_HALF + 0.01
         if inside.any() and box[2] < TABLE + 0.075 and progress.stage >= 3:
             progress.choice = int(inside.argmax()) if progress.choice < 0 else progress.choice
-            released = data.joint("right_finger_a").qpos[0] > BOX_HALF[1] + 0.006
-            if released and box[2] < TABLE + 0.05:
+            if box[2] < TABLE + 0.05 and not touching(model, data, "box", "right_finger"):
                 progress.reach("box_placed", progress.choice == progress.cue)
                 # The episode goes on until the hand has left, so that demonstrations show an open hand.
                 progress.over = bool(data.site("right_grip").xpos[2] > TABLE + 0.12)
