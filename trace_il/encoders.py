@@ -38,8 +38,9 @@ class Encoder(nn.Module):
         state_dim: D.
         width: W, the width of policy tokens.
         content_dim: width of v_t and of p_t; the memory's content e_t = [v_t, p_t] has twice as many.
-        channels: channels of the stages, best multiples of 16; the stem has the first and divides the size by 4, each further
-            stage divides it by 2. Stages are repeated at the last width until the map is at most 16 wide.
+        channels: channels of the stages, best multiples of 16; the stem has the first and divides the
+            size by 4, each further stage divides it by 2. Stages are repeated at the last width until the map is
+            at most 16 wide.
         spatial_channels: channels of the flattened map.
     """
 

@@ -47,13 +47,13 @@ class Track:
         self.velocities.append(np.zeros_like(self.values[-1]))
         return self
 
-    def through(self, step: int, *value: float) -> "Track":
-        """Pass `value` at control step `step`, at the mean velocity since the last keyframe.
+    def through(self, step: int, *value: float, speed: float = 1.0) -> "Track":
+        """Pass `value` at control step `step`, at `speed` times the mean velocity since the last keyframe.
 
         That velocity depends on earlier keyframes only, so it cannot give away what comes next.
         """
         self.to(step, *value)
-        self.velocities[-1] = (self.values[-1] - self.values[-2]) / (self.steps[-1] - self.steps[-2])
+        self.velocities[-1] = speed * (self.values[-1] - self.values[-2]) / (self.steps[-1] - self.steps[-2])
         return self
 
     def hold(self, step: int) -> "Track":

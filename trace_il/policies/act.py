@@ -2,11 +2,13 @@
 
     tokens   = Encoder([latent, camera tokens, state token])
     chunk    = Decoder(queries; attends to [tokens, memory tokens])          memory tokens: RegressionAdapter
-    loss     = masked (chunk - target)^2 + kl_weight KL(q(latent | state, target) || N(0, 1))
+    loss     = masked e^2 + absolute_weight |e| + kl_weight KL(q(latent | state, target) || N(0, 1))
+    e        = chunk - target
 
-The error is squared, where ACT takes the absolute value: few targets depend on a cue that has left view,
-and they are the ones with a large error. The absolute error's gradient is as large on all the others, which
-drown them (corridor: with the square the cue was found in 250 steps, without it not in 500).
+ACT takes the absolute value alone. But few targets depend on a cue that has left view, and they are the ones
+with a large error: the absolute error's gradient is as large on all the others, which drown them (corridor: with
+the square the cue was found in 250 steps, without it not in 500). The square alone, in turn, forgives the
+small errors that decide a grasp: on Medicine 29 of 40 rollouts reached the branch with it, 39 with both terms.
 
 Smaller than the reference in two respects, for two CPU cores: a camera is one token, not a grid of
 them; and a decoder query stands for `actions_per_query` consecutive actions. The CVAE is off unless
@@ -31,6 +33,7 @@ class ACTPolicy(Policy):
         actions_per_query: consecutive actions decoded from one query; must divide `chunk`.
         latent_dim: width of the CVAE's latent; 0 turns the CVAE off.
         kl_weight: weight of the KL term.
+        absolute_weight: weight of the absolute error beside the squared one.
     Raises:
         ValueError: chunk is not a multiple of actions_per_query.
     """
@@ -51,12 +54,13 @@ class ACTPolicy(Policy):
         actions_per_query: int = 10,
         latent_dim: int = 0,
         kl_weight: float = 10.0,
+        absolute_weight: float = 0.3,
     ) -> None:
         super().__init__()
         if chunk % actions_per_query:
             raise ValueError(f"chunk must be a multiple of actions_per_query, got {chunk} and {actions_per_query}")
         self.chunk, self.action_dim = chunk, action_dim
-        self.latent_dim, self.kl_weight = latent_dim, kl_weight
+        self.latent_dim, self.kl_weight, self.absolute_weight = latent_dim, kl_weight, absolute_weight
         self.adapter = RegressionAdapter(slots, slot_width, address_dim, width)
         encoder_layer = nn.TransformerEncoderLayer(
             width, heads, feedforward, dropout, "gelu", batch_first=True, norm_first=True
@@ -102,4 +106,6 @@ class ACTPolicy(Policy):
             extra["kl"] = self.kl_weight * (divergence * has_target).sum() / has_target.sum().clamp_min(1.0)
         encoded = self._encode(features, latent)
         chunks = [self._decode(encoded, readout) for readout in readouts]
-        return PolicyLoss([(chunk - target).square().mean(-1) for chunk in chunks], extra, chunks[0].detach())
+        errors = [chunk - target for chunk in chunks]
+        means = [(error.square() + self.absolute_weight * error.abs()).mean(-1) for error in errors]
+        return PolicyLoss(means, extra, chunks[0].detach())

@@ -95,11 +95,11 @@ class Medicine(Task):
         right.to(60, bx, by, TABLE + 0.17, opened).to(98, bx, by, low, opened).to(102, bx, by, low, closed)
         right.through(118, bx, by, TABLE + 0.15, closed).through(156, 0.27, 0.0, 0.70, closed)
         right.through(200, 0.24, -0.26, 0.76, closed).through(240, *BRANCH_POINT, closed)
-        # The hand opens at once while it still sinks: after a stop, or with a slow beginning, an imitator that plans
-        # again every tick would begin to open for ever.
-        right.to(264, *target, 0.54, closed).through(272, *target, TABLE + 0.06, closed)
-        right.to(274, *target, TABLE + 0.055, opened).to(290, *target, 0.58, opened)
-        return Script(left, right, Track(np.zeros(3)), (DOWN, DOWN), 240, ((22, 36), (76, 104), (212, 240), (262, 300)))
+        # The hand never stops and opens at once while it still sinks: after a stop, or with a slow beginning, an
+        # imitator that plans again every tick would begin to open for ever.
+        right.through(262, *target, 0.52, closed, speed=0.4).through(270, *target, TABLE + 0.065, closed)
+        right.to(272, *target, TABLE + 0.06, opened).to(286, *target, 0.58, opened)
+        return Script(left, right, Track(np.zeros(3)), (DOWN, DOWN), 240, ((22, 36), (76, 104), (212, 240), (260, 300)))
 
     def check(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, progress: Progress) -> None:
         lid = data.joint("lid").qpos[0]
