@@ -1,6 +1,7 @@
 import gc
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 from trace_il.agent import Agent, AgentSpec, Controller
 from trace_il.build import build_agent
-from trace_il.config import MEMORY_CONFIGS, ACTConfig, CorridorConfig, TrainConfig
+from trace_il.config import MEMORY_CONFIGS, ACTConfig, CorridorConfig, DiffusionConfig, TrainConfig
 from trace_il.export import script_controller
 from trace_il.memory.base import Readout
 
@@ -16,9 +17,15 @@ D, C, SIZE, EVERY, STEPS = 4, 2, 32, 3, 17
 RELATIVE = (True, False, True, False)  # actions relative to the state
 
 
-def make_agent(memory: str = "trace", latent: int = 0) -> Agent:
+POLICY = {
+    "act": ACTConfig(chunk=6, actions_per_query=3, width=32, feedforward=32),
+    "diffusion": DiffusionConfig(chunk=6, actions_per_token=3, width=32, feedforward=32, sampling_steps=4),
+}
+
+
+def make_agent(memory: str = "trace", policy_name: str = "act", **options: int) -> Agent:
     torch.manual_seed(0)
-    policy = ACTConfig(chunk=6, actions_per_query=3, width=32, feedforward=32, latent_dim=latent)
+    policy = replace(POLICY[policy_name], **options)
     config = TrainConfig(env=CorridorConfig(), memory=MEMORY_CONFIGS[memory](width=16), policy=policy, name="test")
     config.agent.tick_every = EVERY
     names = tuple(f"x{i}" for i in range(D))
@@ -39,11 +46,14 @@ def episode(batch: int = 2, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return images, torch.randn(batch, STEPS, D, generator=generator).cumsum(1) * 0.3
 
 
-@pytest.mark.parametrize("memory", MEMORY_CONFIGS)
+KINDS = [*((memory, "act") for memory in MEMORY_CONFIGS), ("trace", "diffusion")]
+
+
+@pytest.mark.parametrize(("memory", "policy"), KINDS)
 @torch.no_grad()
-def test_online_equals_scan_through_the_whole_policy(memory):
+def test_online_equals_scan_through_the_whole_policy(memory, policy):
     """The memory of deployment is the memory of training, for two robots at once and across a reset."""
-    agent = make_agent(memory)
+    agent = make_agent(memory, policy)
     controller = Controller(agent)
     for seed in (0, 1):
         images, states = episode(seed=seed)
@@ -55,13 +65,13 @@ def test_online_equals_scan_through_the_whole_policy(memory):
             action = controller.step(images[:, t], states[:, t])
             torch.testing.assert_close(action, chunks[:, t // EVERY, t % EVERY], atol=1e-5, rtol=1e-5)
             if t % EVERY == 0:
-                torch.testing.assert_close(controller.slots, readout.slots[:, t // EVERY], atol=1e-5, rtol=1e-5)
+                torch.testing.assert_close(controller.readout.slots, readout.slots[:, t // EVERY], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("memory", MEMORY_CONFIGS)
+@pytest.mark.parametrize(("memory", "policy"), KINDS)
 @torch.inference_mode()
-def test_exported_equals_eager_also_after_observe(memory):
-    agent = make_agent(memory)
+def test_exported_equals_eager_also_after_observe(memory, policy):
+    agent = make_agent(memory, policy)
     eager, exported = Controller(agent), script_controller(agent)
     for seed in (0, 1):
         images, states = episode(1, seed)
@@ -127,7 +137,7 @@ def test_bad_input_is_named():
 
 
 def test_cvae_learns_through_its_latent():
-    agent = make_agent(latent=4).train()
+    agent = make_agent(latent_dim=4).train()
     images, states = episode()
     features, _, readout = agent.scan(images[:, ::EVERY], states)
     flat = Readout(*(part.flatten(0, 1) for part in readout))

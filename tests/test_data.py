@@ -11,10 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from conftest import ROOT, program
 
+from trace_il.build import agent_spec, build_agent, fit_statistics
+from trace_il.config import ACTConfig, CorridorConfig, TraceConfig, TrainConfig
 from trace_il.data.cache import FrameCache
 from trace_il.data.collect import CollectSpec, collect, demonstrate
+from trace_il.data.datamodule import EpisodeDataModule
 from trace_il.data.episodes import EpisodeDataset
 from trace_il.data.lerobot import DatasetSpec, DatasetWriter, EncodedEpisode
 from trace_il.data.reader import DatasetReader
@@ -170,6 +174,31 @@ def test_batches_pad_and_mask(tmp_path):
     assert batch.is_pad[0, 2].tolist() == [False, True, True, True]
     assert (batch.states[0, 7:] == batch.states[0, 6]).all()  # standing still adds nothing to the signature
     assert (batch.images[0, 3] == batch.images[0, 2]).all()
+
+
+def test_statistics_standardise_targets_over_train_episodes(tmp_path):
+    """Also those relative to the state, at each step of the chunk; what lies behind the end does not count."""
+    writer = DatasetWriter(tmp_path / "d", DatasetSpec(10, {"cam": (32, 32)}, ("a", "b"), ("b", "c", "a"), ("cue",)))
+    for number in range(6):
+        episode = make_episode(12 + number, number)[0]
+        episode.actions[:, 0] += 5 * episode.states[:, 1]
+        writer.append(episode)
+    config = TrainConfig(env=CorridorConfig(), memory=TraceConfig(), policy=ACTConfig(chunk=4, actions_per_query=2))
+    config.agent.tick_every, config.agent.relative = 3, ["a", "b*"]
+    data = EpisodeDataModule(tmp_path / "d", 3, 4)
+    spec = agent_spec(config, data, (-1.0,) * 3, (1.0,) * 3)
+    assert spec.relative == (True, False, True)
+    agent = build_agent(config, spec)
+    fit_statistics(agent, data)
+    batch = data.episodes.batch(data.train_numbers)
+    change = batch.actions - batch.states[:, ::3, None, [1, 0, 0]] * torch.tensor([1.0, 0.0, 1.0])
+    targets = agent.targets(batch.actions, batch.states[:, ::3])
+    assert not torch.allclose(targets, agent.standardize_action(batch.actions))
+    torch.testing.assert_close(targets, agent.standardize_action(change))
+    for step in range(4):
+        real = targets[..., step, :][~batch.is_pad[..., step]]
+        torch.testing.assert_close(real.mean(0), torch.zeros(3), atol=1e-5, rtol=0)
+        torch.testing.assert_close(real.std(0, correction=0), torch.ones(3), atol=1e-5, rtol=0)
 
 
 def test_killed_collection_keeps_whole_episodes_and_continues(tmp_path):

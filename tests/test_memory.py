@@ -105,7 +105,32 @@ def test_teacher_is_causal_and_has_the_memorys_shape():
     assert torch.equal(teacher(changed, given.address).slots[:, :6], taught.slots[:, :6])
 
 
+def test_transformer_window_forgets_and_keeps():
+    """Only every stride-th tick enters, and what has left the window has no influence."""
+    memory = MEMORIES["transformer"](E, Q, slots=2, width=16, stride=3)
+    given = evidence(14)
+    before = memory.scan(given)
+    for tick, last in ((0, 5), (3, 8), (4, 4)):  # tick 4 does not enter: only its own readout sees it
+        changed = Evidence(given.content.clone(), given.address)
+        changed.content[:, tick] += 1
+        differs = (memory.scan(changed).summary != before.summary).any(-1).any(0)
+        assert differs.nonzero().flatten().tolist() == list(range(tick, last + 1))
+
+
+def test_lru_writes_the_least_recently_used_slot():
+    memory = MEMORIES["lru"](E, Q, slots=4, width=16)
+    torch.nn.init.constant_(memory.gate.bias, -20.0)  # all into the least used
+    torch.nn.init.zeros_(memory.gate.weight)
+    written = memory.scan(evidence(4)).write_strength
+    torch.testing.assert_close(written.amax(-1), torch.ones(B, 4))
+    assert all(len(set(row.tolist())) == 4 for row in written.argmax(-1))  # four ticks, four slots
+
+
 def test_bad_input():
+    with pytest.raises(ValueError, match="multiple of heads, got 16 and 3"):
+        MEMORIES["transformer"](E, Q, width=16, heads=3)
+    with pytest.raises(ValueError, match="usage_decay must lie between 0 and 1, got 1"):
+        MEMORIES["lru"](E, Q, usage_decay=1.0)
     with pytest.raises(ValueError, match="identity_scale must be > 0, got 0"):
         TraceMemory(E, Q, identity_scale=0.0)
     with pytest.raises(ValueError, match="tau must be > 0"):

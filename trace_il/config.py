@@ -71,6 +71,21 @@ class GRUConfig(MemoryConfig):
 
 
 @dataclass
+class TransformerMemoryConfig(MemoryConfig):
+    name: str = "transformer"
+    slots: int = 16  # entries of the window
+    heads: int = 4
+    stride: int = 4  # ticks from one entry to the next
+
+
+@dataclass
+class LRUMemoryConfig(MemoryConfig):
+    name: str = "lru"
+    slots: int = 8
+    usage_decay: float = 0.95
+
+
+@dataclass
 class NoMemoryConfig(MemoryConfig):
     name: str = "none"
 
@@ -94,6 +109,17 @@ class ACTConfig(PolicyConfig):
     latent_dim: int = 0  # of the CVAE; 0: none
     kl_weight: float = 10.0
     absolute_weight: float = 0.3  # of the absolute error, beside the squared one
+
+
+@dataclass
+class DiffusionConfig(PolicyConfig):
+    name: str = "diffusion"
+    heads: int = 4
+    layers: int = 3
+    feedforward: int = 256
+    actions_per_token: int = 5
+    diffusion_steps: int = 100
+    sampling_steps: int = 8
 
 
 @dataclass
@@ -188,8 +214,14 @@ class CollectConfig:
 
 
 ENVS = {"corridor": CorridorConfig, "delayed_evidence": DelayedEvidenceConfig, "gym": GymConfig}
-MEMORY_CONFIGS = {"trace": TraceConfig, "gru": GRUConfig, "none": NoMemoryConfig}
-POLICY_CONFIGS = {"act": ACTConfig}
+MEMORY_CONFIGS = {
+    "trace": TraceConfig,
+    "gru": GRUConfig,
+    "transformer": TransformerMemoryConfig,
+    "lru": LRUMemoryConfig,
+    "none": NoMemoryConfig,
+}
+POLICY_CONFIGS = {"act": ACTConfig, "diffusion": DiffusionConfig}
 
 
 def register() -> None:

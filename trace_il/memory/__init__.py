@@ -2,9 +2,27 @@
 
 from .base import Evidence, Memory, Readout
 from .gru import GRUMemory
+from .lru import LRUMemory
 from .none import NoMemory
 from .trace import TraceMemory
+from .transformer import TransformerMemory
 
-MEMORIES: dict[str, type[Memory]] = {"trace": TraceMemory, "gru": GRUMemory, "none": NoMemory}
+MEMORIES: dict[str, type[Memory]] = {
+    "trace": TraceMemory,
+    "gru": GRUMemory,
+    "transformer": TransformerMemory,
+    "lru": LRUMemory,
+    "none": NoMemory,
+}
 
-__all__ = ["MEMORIES", "Evidence", "GRUMemory", "Memory", "NoMemory", "Readout", "TraceMemory"]
+__all__ = [
+    "MEMORIES",
+    "Evidence",
+    "GRUMemory",
+    "LRUMemory",
+    "Memory",
+    "NoMemory",
+    "Readout",
+    "TraceMemory",
+    "TransformerMemory",
+]

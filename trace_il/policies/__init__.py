@@ -2,7 +2,8 @@
 
 from .act import ACTPolicy
 from .base import Policy
+from .diffusion import DiffusionPolicy
 
-POLICIES: dict[str, type[Policy]] = {"act": ACTPolicy}
+POLICIES: dict[str, type[Policy]] = {"act": ACTPolicy, "diffusion": DiffusionPolicy}
 
-__all__ = ["POLICIES", "ACTPolicy", "Policy"]
+__all__ = ["POLICIES", "ACTPolicy", "DiffusionPolicy", "Policy"]

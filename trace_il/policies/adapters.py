@@ -36,3 +36,29 @@ class RegressionAdapter(nn.Module):
     def query_shift(self, readout: Readout) -> Tensor:
         """Readout (B, ...) -> what is added to each decoder query, (B, width)."""
         return self.shift(torch.cat([readout.summary, readout.address], dim=-1))
+
+
+class DiffusionAdapter(nn.Module):
+    """Readout -> an addition to the global condition of a diffusion policy.
+
+    [pool(M), z, g, Dg], slots pooled by the read weights alpha, through a two-layer map whose last layer starts at
+    zero: at initialisation the policy is the one without a memory.
+
+    Args:
+        slot_width: d of the memory.
+        address_dim: width of [g, Dg].
+        width: width of the condition.
+    """
+
+    def __init__(self, slot_width: int, address_dim: int, width: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(2 * slot_width + address_dim, width)
+        self.out = nn.Linear(width, width)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, readout: Readout) -> Tensor:
+        """Readout (B, ...) -> (B, width)."""
+        pooled = (readout.read_weights.unsqueeze(-1) * readout.slots).sum(-2)
+        hidden = self.hidden(torch.cat([pooled, readout.summary, readout.address], dim=-1))
+        return self.out(nn.functional.gelu(hidden))

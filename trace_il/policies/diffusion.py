@@ -1,0 +1,156 @@
+"""Diffusion policy: the chunk is denoised from noise, given the present and the past (Chi et al. 2023).
+
+    condition c = pool(camera and state tokens) + time(k) + adapter(readout)               DiffusionAdapter
+    training    x_k = sqrt(abar_k) x_0 + sqrt(1 - abar_k) noise,  loss = masked (f(x_k, c) - x_0)^2
+    sampling    DDIM without noise (Song et al. 2021, eq. 12), `sampling_steps` of the `diffusion_steps`
+
+f is a transformer over groups of `actions_per_token` consecutive actions whose layers are modulated by c
+(adaLN-Zero, Peebles and Xie 2023). It predicts the clean chunk (Ramesh et al. 2022, section 2.2): with few steps
+of training that beats predicting the noise, and the loss is on the same scale as regression's.
+
+Sampling starts from one stored draw of noise: the policy is a function of its inputs, so an exported file equals the
+eager policy, a rollout can be repeated, and replanning at each tick stays in one mode where there are several.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ..memory.base import Readout
+from .adapters import DiffusionAdapter
+from .base import Policy, PolicyLoss
+
+
+def cosine_schedule(steps: int) -> Tensor:
+    """abar_1 .. abar_steps, (steps,): cosine schedule of Nichol and Dhariwal (2021), eq. 17, betas at most 0.999."""
+    time = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    level = ((time + 0.008) / 1.008 * math.pi / 2).cos().square()
+    betas = (1 - level[1:] / level[:-1]).clamp_max(0.999)
+    return (1 - betas).cumprod(0).float()
+
+
+def sinusoidal(position: Tensor, width: int) -> Tensor:
+    """Positions (B,) -> (B, width), Vaswani et al. (2017)."""
+    half = width // 2
+    frequency = torch.exp(-math.log(10_000.0) * torch.arange(half, device=position.device) / max(half - 1, 1))
+    angle = position.unsqueeze(-1) * frequency
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+class ModulatedBlock(nn.Module):
+    """Self-attention and a two-layer map, both scaled, shifted and gated by the condition; starts as the identity."""
+
+    def __init__(self, width: int, heads: int, feedforward: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.feedforward = nn.Sequential(nn.Linear(width, feedforward), nn.GELU(), nn.Linear(feedforward, width))
+        self.modulation = nn.Linear(width, 6 * width)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Tokens (B, T, W) and condition (B, W) -> tokens."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(condition).unsqueeze(1).chunk(6, dim=-1)
+        hidden = self.norm(x) * (1 + scale1) + shift1
+        query, key, value = self.qkv(hidden).unflatten(-1, [3, self.heads, -1]).permute(2, 0, 3, 1, 4).unbind(0)
+        attended = nn.functional.scaled_dot_product_attention(query, key, value)
+        x = x + gate1 * self.out(attended.transpose(1, 2).flatten(2))
+        return x + gate2 * self.feedforward(self.norm(x) * (1 + scale2) + shift2)
+
+
+class DiffusionPolicy(Policy):
+    """Denoising transformer over action chunks.
+
+    Args:
+        action_dim, chunk: A and H.
+        slots, slot_width, address_dim: shape of the readout.
+        width, heads, layers, feedforward: of the transformer.
+        actions_per_token: consecutive actions in one token; must divide `chunk`.
+        diffusion_steps: noise levels in training.
+        sampling_steps: of them, used at test time; at most `diffusion_steps`.
+    Raises:
+        ValueError: a size does not fit another.
+    """
+
+    signal: Tensor  # abar_0 = 1, abar_1, ...
+    start: Tensor  # the noise that sampling begins with, (H, A)
+    times: Tensor  # noise levels of sampling, descending, then 0
+
+    def __init__(
+        self,
+        action_dim: int,
+        slots: int,
+        slot_width: int,
+        address_dim: int,
+        chunk: int = 40,
+        width: int = 128,
+        heads: int = 4,
+        layers: int = 3,
+        feedforward: int = 256,
+        actions_per_token: int = 5,
+        diffusion_steps: int = 100,
+        sampling_steps: int = 8,
+    ) -> None:
+        super().__init__()
+        if chunk % actions_per_token:
+            raise ValueError(f"chunk must be a multiple of actions_per_token, got {chunk} and {actions_per_token}")
+        if not 1 <= sampling_steps <= diffusion_steps:
+            raise ValueError(f"sampling_steps must be in 1..{diffusion_steps} (diffusion_steps), got {sampling_steps}")
+        if width % 2 or width % heads:
+            raise ValueError(f"width must be even and a multiple of heads, got {width} and {heads}")
+        self.chunk, self.action_dim, self.width = chunk, action_dim, width
+        self.actions_per_token, self.diffusion_steps = actions_per_token, diffusion_steps
+        self.adapter = DiffusionAdapter(slot_width, address_dim, width)
+        self.present = nn.Parameter(0.02 * torch.randn(1, 1, width))  # its output pools the tokens of the present
+        self.encoder = nn.TransformerEncoderLayer(
+            width, heads, feedforward, 0.0, "gelu", batch_first=True, norm_first=True
+        )
+        self.time = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
+        self.embed = nn.Linear(actions_per_token * action_dim, width)
+        self.position = nn.Parameter(0.02 * torch.randn(chunk // actions_per_token, width))
+        self.blocks = nn.ModuleList(ModulatedBlock(width, heads, feedforward) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, actions_per_token * action_dim)
+        self.register_buffer("signal", torch.cat([torch.ones(1), cosine_schedule(diffusion_steps)]), persistent=False)
+        self.register_buffer("start", torch.randn(chunk, action_dim))
+        times = torch.linspace(diffusion_steps, 0, sampling_steps + 1).round().long()
+        self.register_buffer("times", times, persistent=False)
+
+    def _present(self, features: Tensor) -> Tensor:
+        """Tokens of the present (B, T, W) -> (B, W)."""
+        query = self.present.expand(features.shape[0], -1, -1)
+        return self.encoder(torch.cat([query, features], dim=1))[:, 0]
+
+    def _denoise(self, noisy: Tensor, time: Tensor, given: Tensor) -> Tensor:
+        """Noisy chunk (B, H, A), noise level (B,) in 1..steps, what is known (B, W) -> clean chunk (B, H, A)."""
+        condition = nn.functional.gelu(given + self.time(sinusoidal(time, self.width)))
+        x = self.embed(noisy.reshape(noisy.shape[0], self.position.shape[0], -1)) + self.position
+        for block in self.blocks:
+            x = block(x, condition)
+        return self.head(self.norm(x)).view(noisy.shape[0], self.chunk, self.action_dim)
+
+    def act(self, features: Tensor, readout: Readout) -> Tensor:
+        given = self._present(features) + self.adapter(readout)
+        x = self.start.unsqueeze(0).expand(features.shape[0], -1, -1)
+        for index in range(self.times.shape[0] - 1):
+            now, then = self.times[index], self.times[index + 1]
+            clean = self._denoise(x, now.expand(features.shape[0]), given)
+            noise = (x - self.signal[now].sqrt() * clean) / (1 - self.signal[now]).sqrt()
+            x = self.signal[then].sqrt() * clean + (1 - self.signal[then]).sqrt() * noise
+        return x
+
+    @torch.jit.unused
+    def loss(self, features: Tensor, readouts: list[Readout], target: Tensor, is_pad: Tensor) -> PolicyLoss:
+        present = self._present(features)
+        known = target.masked_fill(is_pad.unsqueeze(-1), 0.0)
+        time = torch.randint(1, self.diffusion_steps + 1, (len(target),), device=target.device)
+        level = self.signal[time].view(-1, 1, 1)
+        noisy = level.sqrt() * known + (1 - level).sqrt() * torch.randn_like(known)
+        chunks = [self._denoise(noisy, time, present + self.adapter(readout)) for readout in readouts]
+        errors = [(chunk - target).square().mean(-1) for chunk in chunks]
+        sample = chunks[0].detach() if self.training else self.act(features, readouts[0])
+        return PolicyLoss(errors, {}, sample)
