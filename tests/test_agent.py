@@ -9,7 +9,7 @@ import torch
 
 from trace_il.agent import Agent, AgentSpec, Controller
 from trace_il.build import build_agent
-from trace_il.config import MEMORY_CONFIGS, ACTConfig, CorridorConfig, DiffusionConfig, TrainConfig
+from trace_il.config import MEMORY_CONFIGS, ACTConfig, AgentConfig, CorridorConfig, DiffusionConfig, TrainConfig
 from trace_il.export import script_controller
 from trace_il.memory.base import Readout
 
@@ -23,18 +23,19 @@ POLICY = {
 }
 
 
-def make_agent(memory: str = "trace", policy_name: str = "act", **options: int) -> Agent:
+def make_agent(memory: str = "trace", policy_name: str = "act", agent_options: dict | None = None, **options) -> Agent:
     torch.manual_seed(0)
     policy = replace(POLICY[policy_name], **options)
     config = TrainConfig(env=CorridorConfig(), memory=MEMORY_CONFIGS[memory](width=16), policy=policy, name="test")
-    config.agent.tick_every = EVERY
+    config.agent = AgentConfig(tick_every=EVERY, **(agent_options or {}))
     names = tuple(f"x{i}" for i in range(D))
     spec = AgentSpec(("a", "b"), (SIZE, SIZE), names, names, (-2.0,) * D, (2.0,) * D, 10.0, EVERY, 3, RELATIVE)
     agent = build_agent(config, spec)
     agent.standardize_state.fit(torch.randn(D), torch.rand(D) + 0.5)
     spread = torch.tensor([0.3, 0.4, 0.5, 0.0]) * torch.linspace(1, 2, 6)[:, None]  # the last channel is constant
     agent.standardize_action.fit(torch.randn(6, D), spread)
-    agent.address.standardize_signature.fit(torch.randn(84), torch.rand(84) + 0.5)
+    dim = agent.address.dim
+    agent.address.standardize_signature.fit(torch.randn(dim), torch.rand(dim) + 0.5)
     # Running statistics as after training.
     agent.encoder.content_norm.running_mean.normal_()
     return agent.eval()
@@ -46,14 +47,16 @@ def episode(batch: int = 2, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return images, torch.randn(batch, STEPS, D, generator=generator).cumsum(1) * 0.3
 
 
-KINDS = [*((memory, "act") for memory in MEMORY_CONFIGS), ("trace", "diffusion")]
+ADDRESSES = {"signature": {}, "log-signature": {"log_signature": True}, "no delta": {"delta": False}}
+KINDS = [*((memory, "act", "signature") for memory in MEMORY_CONFIGS), ("trace", "diffusion", "signature")]
+KINDS += [("trace", "act", address) for address in ADDRESSES if address != "signature"]
 
 
-@pytest.mark.parametrize(("memory", "policy"), KINDS)
+@pytest.mark.parametrize(("memory", "policy", "address"), KINDS)
 @torch.no_grad()
-def test_online_equals_scan_through_the_whole_policy(memory, policy):
+def test_online_equals_scan_through_the_whole_policy(memory, policy, address):
     """The memory of deployment is the memory of training, for two robots at once and across a reset."""
-    agent = make_agent(memory, policy)
+    agent = make_agent(memory, policy, ADDRESSES[address])
     controller = Controller(agent)
     for seed in (0, 1):
         images, states = episode(seed=seed)
@@ -68,10 +71,10 @@ def test_online_equals_scan_through_the_whole_policy(memory, policy):
                 torch.testing.assert_close(controller.readout.slots, readout.slots[:, t // EVERY], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("memory", "policy"), KINDS)
+@pytest.mark.parametrize(("memory", "policy", "address"), KINDS)
 @torch.inference_mode()
-def test_exported_equals_eager_also_after_observe(memory, policy):
-    agent = make_agent(memory, policy)
+def test_exported_equals_eager_also_after_observe(memory, policy, address):
+    agent = make_agent(memory, policy, ADDRESSES[address])
     eager, exported = Controller(agent), script_controller(agent)
     for seed in (0, 1):
         images, states = episode(1, seed)

@@ -105,6 +105,15 @@ def test_teacher_is_causal_and_has_the_memorys_shape():
     assert torch.equal(teacher(changed, given.address).slots[:, :6], taught.slots[:, :6])
 
 
+def test_ablations_of_trace():
+    given = evidence()
+    unrouted, mean = TraceMemory(E, Q, 4, 16, routed=False), TraceMemory(E, Q, 4, 16, mean_read=True)
+    assert (unrouted.scan(given).routing == 0.25).all() and (mean.scan(given).read_weights == 0.25).all()
+    assert (unrouted.scan(given).read_weights != 0.25).any() and (mean.scan(given).routing != 0.25).any()
+    signature_only = MEMORIES["none"](E, Q, address=True).scan(given)
+    assert torch.equal(signature_only.address, given.address) and not signature_only.summary.any()
+
+
 def test_transformer_window_forgets_and_keeps():
     """Only every stride-th tick enters, and what has left the window has no influence."""
     memory = MEMORIES["transformer"](E, Q, slots=2, width=16, stride=3)

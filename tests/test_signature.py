@@ -57,6 +57,25 @@ def test_streaming_equals_prefix(case, dtype):
     assert stream.dtype == dtype
 
 
+@settings(max_examples=30, deadline=None)
+@given(paths)
+def test_log_signature_equals_iisignature(case):
+    _, points, channels, depth, seed, constant = case
+    if points < 2 or depth < 2:  # iisignature's preparation needs depth 2
+        return
+    path = make_path(1, points, channels, seed, constant)
+    ours = sig.log_signature(sig.signature(path, depth), channels, depth)[0].numpy()
+    expanded = iisignature.logsig(path[0].numpy().copy(), iisignature.prepare(channels, depth, "x"), "x")
+    np.testing.assert_allclose(ours, expanded, atol=1e-10)
+    assert len(sig.lyndon_positions(channels, depth)) == iisignature.logsiglength(channels, depth)
+
+
+def test_lyndon_words():
+    assert sig.lyndon_positions(2, 3) == [0, 1, 3, 7, 9]  # 0, 1, 01, 001, 011
+    assert [len(sig.lyndon_positions(17, depth)) for depth in (1, 2, 3)] == [17, 153, 1785]
+    assert all(sorted(set(p)) == p for p in (sig.lyndon_positions(3, 4),))
+
+
 def test_invariances():
     path = make_path(2, 20, 4, 0, False)
     whole = sig.signature(path, 3)

@@ -51,24 +51,43 @@ class SignatureAddress(nn.Module):
     """q_t = [g_t, Dg_t] with g = phi_g(standardised xi), Dg = phi_delta(standardised delta) (TRACE section 2).
 
     Args:
-        signature_dim: number of signature coordinates.
+        channels, depth: of the signature.
         width: width of g and of Dg.
         dropout: probability of dropping an address coordinate in training, against recognising an episode
             by the fingerprint of its own path.
+        delta: whether the address has Dg.
+        log: use the log-signature, at Lyndon words, in place of the signature.
     """
 
-    def __init__(self, signature_dim: int, width: int, dropout: float) -> None:
+    positions: Tensor
+
+    def __init__(self, channels: int, depth: int, width: int, dropout: float, delta: bool = True, log: bool = False):
         super().__init__()
-        self.standardize_signature = Standardizer(signature_dim, limit=5.0)
-        self.standardize_delta = Standardizer(signature_dim, limit=5.0)
-        self.phi_g = mlp(signature_dim, width, width)
-        self.phi_delta = mlp(signature_dim, width, width)
+        self.channels, self.depth, self.log, self.delta = channels, depth, log, delta
+        positions = torch.tensor(sig.lyndon_positions(channels, depth) if log else [0])
+        self.register_buffer("positions", positions, persistent=False)
+        dim = len(positions) if log else sig.signature_dim(channels, depth)
+        self.dim, self.address_dim = dim, 2 * width if delta else width
+        self.standardize_signature = Standardizer(dim, limit=5.0)
+        self.standardize_delta = Standardizer(dim, limit=5.0)
+        self.phi_g = mlp(dim, width, width)
+        self.phi_delta = mlp(dim, width, width) if delta else nn.Identity()
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, xi: Tensor, delta: Tensor) -> Tensor:
-        g = self.phi_g(self.standardize_signature(xi))
-        dg = self.phi_delta(self.standardize_delta(delta))
-        return self.dropout(torch.cat([g, dg], dim=-1))
+    def features(self, xi: Tensor) -> Tensor:
+        """Signature (..., S) -> what is standardised and embedded, (..., dim)."""
+        if not self.log:
+            return xi
+        return sig.log_signature(xi, self.channels, self.depth).index_select(-1, self.positions)
+
+    def forward(self, xi: Tensor, previous: Tensor) -> Tensor:
+        """Signatures (..., S) at a tick and at the one before -> address (..., address_dim)."""
+        now = self.features(xi)
+        g = self.phi_g(self.standardize_signature(now))
+        if self.delta:
+            dg = self.phi_delta(self.standardize_delta(now - self.features(previous)))
+            g = torch.cat([g, dg], dim=-1)
+        return self.dropout(g)
 
 
 class Agent(nn.Module):
@@ -104,18 +123,18 @@ class Agent(nn.Module):
 
     @torch.jit.unused
     def signatures(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        """Signature and its change at every memory tick of whole episodes.
+        """Signatures at every memory tick of whole episodes, and at the tick before.
 
         Args:
             states: (B, T, D) at every control step, physical units.
         Returns:
-            xi and delta, (B, N, S) with N = ceil(T / tick_every); the first delta is zero.
+            xi and previous xi, (B, N, S) with N = ceil(T / tick_every); at the first tick they are equal.
         """
         path = self.standardize_state(states)
         if self.training and self.path_noise > 0:
             path = path + self.path_noise * torch.randn_like(path) * self.standardize_state.mask
         xi = sig.prefix_signature(path, self.depth)[:, :: self.tick_every]
-        return xi, xi.diff(dim=1, prepend=xi[:, :1])
+        return xi, torch.cat([xi[:, :1], xi[:, :-1]], dim=1)
 
     @torch.jit.unused
     def scan(self, images: Tensor, states: Tensor) -> tuple[Tensor, Evidence, Readout]:
@@ -129,10 +148,10 @@ class Agent(nn.Module):
         """
         batch, ticks = images.shape[:2]
         with torch.no_grad():
-            xi, delta = self.signatures(states)
+            xi, previous = self.signatures(states)
         now = self.standardize_state(states[:, :: self.tick_every])
         features, content = self.encoder(images.flatten(0, 1), now.flatten(0, 1))
-        evidence = Evidence(content.unflatten(0, (batch, ticks)), self.address(xi, delta))
+        evidence = Evidence(content.unflatten(0, (batch, ticks)), self.address(xi, previous))
         return features, evidence, self.memory.scan(evidence)
 
     @torch.jit.unused
@@ -143,11 +162,11 @@ class Agent(nn.Module):
         return self.memory.step(state, Evidence(content, self.address(start, start)))[1]
 
     def tick(
-        self, images: Tensor, state: Tensor, xi: Tensor, delta: Tensor, slots: Tensor
+        self, images: Tensor, state: Tensor, xi: Tensor, previous: Tensor, slots: Tensor
     ) -> tuple[Tensor, Tensor, Readout]:
         """One online memory tick: images (B, C, H, W, 3), standardised state (B, D), signature, slots."""
         features, content = self.encoder(images, state)
-        slots, readout = self.memory.step(slots, Evidence(content, self.address(xi, delta)))
+        slots, readout = self.memory.step(slots, Evidence(content, self.address(xi, previous)))
         return features, slots, readout
 
     @torch.jit.unused
@@ -243,8 +262,9 @@ class Controller(nn.Module):
                 )
             if images.dtype != torch.uint8:
                 raise ValueError(f"images must be uint8 in 0..255, got {images.dtype}")
-            delta = self.xi - self.xi_at_tick
-            self.features, self.slots, self.readout = self.agent.tick(images, path, self.xi, delta, self.slots)
+            self.features, self.slots, self.readout = self.agent.tick(
+                images, path, self.xi, self.xi_at_tick, self.slots
+            )
             self.xi_at_tick, self.state_at_tick = self.xi, state
             self.plan_age = -1
         self.steps += 1

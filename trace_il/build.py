@@ -13,7 +13,6 @@ from .errors import UserError
 from .memory import MEMORIES
 from .normalize import Standardizer
 from .policies import POLICIES
-from .signature import signature_dim
 
 
 def agent_spec(
@@ -64,18 +63,19 @@ def relative_actions(
 
 def build_agent(config: TrainConfig, spec: AgentSpec) -> Agent:
     """An agent with fresh weights; seeded by the global random state."""
-    dim = signature_dim(spec.state_dim, spec.depth)
     encoder = Encoder(
         len(spec.cameras), spec.image_size, spec.state_dim, config.policy.width, **options(config.encoder)
     )
-    address = SignatureAddress(dim, config.agent.address_width, config.agent.address_dropout)
-    address_dim = 2 * config.agent.address_width
-    memory = MEMORIES[config.memory.name](2 * config.encoder.content_dim, address_dim, **options(config.memory))
+    address = SignatureAddress(
+        spec.state_dim, spec.depth, config.agent.address_width, config.agent.address_dropout, config.agent.delta,
+        config.agent.log_signature,
+    )  # fmt: skip
+    memory = MEMORIES[config.memory.name](2 * config.encoder.content_dim, address.address_dim, **options(config.memory))
     policy = POLICIES[config.policy.name](
         action_dim=spec.action_dim,
         slots=memory.slots,
         slot_width=memory.width,
-        address_dim=address_dim,
+        address_dim=address.address_dim,
         **options(config.policy),
     )
     return Agent(spec, encoder, address, memory, policy, config.agent.path_noise)
@@ -109,16 +109,16 @@ def fit_statistics(agent: Agent, data: EpisodeDataModule) -> None:
     for n in data.train_numbers:
         moments.add(torch.from_numpy(states[n]), torch.tensor(True))
     moments.fit(agent.standardize_state)
-    dim = signature_dim(agent.spec.state_dim, agent.spec.depth)
+    dim = agent.address.dim
     change, xis, deltas = RunningMoments(chunk, agent.spec.action_dim), RunningMoments(dim), RunningMoments(dim)
     for n in data.train_numbers:
         state, action = torch.from_numpy(states[n]), torch.from_numpy(actions[n])
         window = torch.arange(0, len(action), every)[:, None] + torch.arange(chunk)
         targets = action[window.clamp_max(len(action) - 1)] - (state[::every] @ agent.reference).unsqueeze(-2)
         change.add(targets, (window < len(action)).unsqueeze(-1))
-        xi, delta = agent.signatures(state.unsqueeze(0))
-        xis.add(xi[0], torch.tensor(True))
-        deltas.add(delta[0], torch.tensor(True))
+        now, before = (agent.address.features(xi[0]) for xi in agent.signatures(state.unsqueeze(0)))
+        xis.add(now, torch.tensor(True))
+        deltas.add(now - before, torch.tensor(True))
     change.fit(agent.standardize_action)
     xis.fit(agent.address.standardize_signature)
     deltas.fit(agent.address.standardize_delta)

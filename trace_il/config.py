@@ -56,6 +56,8 @@ class MemoryConfig:
 class TraceConfig(MemoryConfig):
     name: str = "trace"
     slots: int = 4  # K
+    routed: bool = True  # false: every tick is written to all slots alike
+    mean_read: bool = False  # read the mean of the slots, without attention
     tau: float = 1.0  # temperature of the routing
     identity_scale: float = 1.0  # lambda_eta
     gate_bias: float = -3.5  # initial write gate, in logits
@@ -88,6 +90,7 @@ class LRUMemoryConfig(MemoryConfig):
 @dataclass
 class NoMemoryConfig(MemoryConfig):
     name: str = "none"
+    address: bool = False  # let the signature pass: "signature only"
 
 
 @dataclass
@@ -134,6 +137,8 @@ class AgentConfig:
     tick_every: int = 5  # control steps between memory ticks
     depth: int = 3  # signature depth p
     address_width: int = 32  # width of g and of Dg
+    delta: bool = True  # whether the address has Dg
+    log_signature: bool = False  # in place of the signature
     address_dropout: float = 0.2  # against recognising an episode by its own path
     path_noise: float = 0.05  # the same; in standard deviations of the state
     # Patterns of action names that are predicted relative to the present state, such as "*_elbow".

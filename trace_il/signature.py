@@ -120,3 +120,55 @@ def signature(path: Tensor, depth: int) -> Tensor:
     for step in path.diff(dim=-2).unbind(-2):
         out = update(out, step, depth)
     return out
+
+
+def lyndon_positions(channels: int, depth: int) -> list[int]:
+    """Flat positions of the Lyndon words in a signature: strictly smaller than all their rotations.
+
+    The coefficients of the log-signature at these words determine it (Reizenstein and Graham 2020, section 2): for 17
+    channels they are 17, 153, 1785 and 22593 numbers at depths 1 to 4. Duval's algorithm.
+    """
+    starts = [0]
+    for level in range(1, depth):
+        starts.append(starts[-1] + channels**level)
+    positions: list[int] = []
+    word = [-1]
+    while word:
+        word[-1] += 1
+        place = 0
+        for letter in word:
+            place = place * channels + letter
+        positions.append(starts[len(word) - 1] + place)
+        period = len(word)
+        while len(word) < depth:
+            word.append(word[len(word) - period])
+        while word and word[-1] == channels - 1:
+            word.pop()
+    return sorted(positions)
+
+
+def log_signature(signature: Tensor, channels: int, depth: int) -> Tensor:
+    """Tensor logarithm of signatures, log(1 + x) = x - x (x) x / 2 + x (x) x (x) x / 3 - ..., truncated.
+
+    Args:
+        signature: (..., signature_dim(channels, depth)).
+    Returns:
+        The same shape: the log-signature in the expanded (tensor) basis. `lyndon_positions` selects a minimal part.
+    """
+    levels = split_levels(signature, channels, depth)
+    power = levels
+    total = levels
+    for n in range(2, depth + 1):
+        next_power: list[Tensor] = []
+        for level in range(depth):
+            term = torch.zeros_like(levels[level])
+            for first in range(level):
+                term = term + _outer(power[first], levels[level - 1 - first])
+            next_power.append(term)
+        power = next_power
+        sign = -1.0 if n % 2 == 0 else 1.0
+        next_total: list[Tensor] = []
+        for level in range(depth):
+            next_total.append(total[level] + sign / n * power[level])
+        total = next_total
+    return torch.cat(total, dim=-1)

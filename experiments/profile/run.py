@@ -60,13 +60,13 @@ def main() -> None:
             begin = now
 
         with torch.no_grad():
-            xi, delta = agent.signatures(states)
+            xi, previous = agent.signatures(states)
         lap("prefix signatures")
         features, content = agent.encoder(
             images.flatten(0, 1), agent.standardize_state(states[:, ::every]).flatten(0, 1)
         )
         lap("image encoder")
-        evidence = Evidence(content.unflatten(0, (EPISODES, ticks)), agent.address(xi, delta))
+        evidence = Evidence(content.unflatten(0, (EPISODES, ticks)), agent.address(xi, previous))
         readout = memory.scan(evidence)
         lap("address and memory scan")
         readouts = [flatten_ticks(readout), flatten_ticks(teacher(evidence, readout.address))]

@@ -7,12 +7,13 @@ from .base import Evidence, Memory, Readout
 
 
 class NoMemory(Memory):
-    """Gives zeros for slots, summary and address: nothing of the past passes, not even the signature."""
+    """Gives zeros for slots and summary, and, unless `address` lets it pass, for the signature's address too."""
 
     blank: Tensor
 
-    def __init__(self, content_dim: int, address_dim: int, width: int = 64) -> None:
+    def __init__(self, content_dim: int, address_dim: int, width: int = 64, address: bool = False) -> None:
         super().__init__(content_dim, address_dim, slots=1, width=width)
+        self.pass_address = float(address)
         self.register_buffer("blank", torch.zeros(width), persistent=False)
 
     def step(self, state: Tensor, evidence: Evidence) -> tuple[Tensor, Readout]:
@@ -25,5 +26,5 @@ class NoMemory(Memory):
         summary = torch.zeros_like(evidence.content[..., :1]) + self.blank
         ones = torch.ones_like(summary[..., :1])
         zeros = torch.zeros_like(ones)
-        address = torch.zeros_like(evidence.address)
+        address = self.pass_address * evidence.address
         return Readout(summary.unsqueeze(-2), summary, address, ones, ones, zeros, summary)

@@ -40,6 +40,8 @@ class TraceMemory(Memory):
 
     Args:
         content_dim, address_dim, slots, width: see `Memory`.
+        routed: whether the address decides where a tick is written; otherwise omega = 1/K (ablation).
+        mean_read: alpha = 1/K, no attention when reading (ablation).
         tau: temperature of the routing softmax.
         identity_scale: lambda_eta, must be > 0.
         gate_bias: initial bias of the write gate, in logits.
@@ -56,6 +58,8 @@ class TraceMemory(Memory):
         address_dim: int,
         slots: int = 4,
         width: int = 64,
+        routed: bool = True,
+        mean_read: bool = False,
         tau: float = 1.0,
         identity_scale: float = 1.0,
         gate_bias: float = -3.5,
@@ -68,7 +72,7 @@ class TraceMemory(Memory):
             raise ValueError(f"the routing temperature tau must be > 0, got {tau}")
         if identity_scale <= 0:
             raise ValueError(f"identity_scale must be > 0, got {identity_scale}: without it all slots stay identical")
-        self.tau = tau
+        self.tau, self.routed, self.mean_read = tau, routed, mean_read
         self.loss_weights = {"balance": balance_weight, "entropy": entropy_weight, "consistency": consistency_weight}
         self.register_buffer("identity", identity_scale * slot_identity(slots, width))
         self.route = mlp(address_dim, width, width)  # phi_rho
@@ -103,7 +107,8 @@ class TraceMemory(Memory):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One write: slots (B, K, d) -> slots, routing (B, K), write strength (B, K)."""
         keyed = slots + self.identity
-        routing = torch.softmax((self.routing_key(keyed) @ query.unsqueeze(-1)).squeeze(-1), dim=-1)
+        logits = (self.routing_key(keyed) @ query.unsqueeze(-1)).squeeze(-1)
+        routing = torch.softmax(logits, dim=-1) if self.routed else torch.full_like(logits, 1 / self.slots)
         hidden = torch.nn.functional.gelu(self.candidate_slot(keyed) + candidate_in.unsqueeze(1))
         candidate = torch.tanh(self.candidate_out(hidden))
         hidden = torch.nn.functional.gelu(self.gate_slot(keyed) + gate_in.unsqueeze(1))
@@ -115,7 +120,8 @@ class TraceMemory(Memory):
     def _read(self, slots: Tensor, read_query: Tensor) -> tuple[Tensor, Tensor]:
         """Slots (..., K, d) and query (..., d) -> summary (..., d), read weights (..., K)."""
         keys = self.read_key(slots + self.identity)
-        weights = torch.softmax((keys @ read_query.unsqueeze(-1)).squeeze(-1), dim=-1)
+        logits = (keys @ read_query.unsqueeze(-1)).squeeze(-1)
+        weights = torch.full_like(logits, 1 / self.slots) if self.mean_read else torch.softmax(logits, dim=-1)
         return (weights.unsqueeze(-2) @ self.read_value(slots)).squeeze(-2), weights
 
     def step(self, state: Tensor, evidence: Evidence) -> tuple[Tensor, Readout]:
