@@ -66,12 +66,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=["main_job"])
     folder = HERE / parser.parse_args().name
-    text: list[str] = []
-    for path in sorted((folder / "results").glob("*.json")):
-        content = json.loads(path.read_text())
-        if "memory" in content["rows"][0]:
-            text.append(table(content["rows"], content))
-            plot(content["rows"], folder / "plot.png")
+    contents = [json.loads(path.read_text()) for path in sorted((folder / "results").glob("*.json"))]
+    text = [table(content["rows"], content) for content in contents]
+    plot([row for content in contents for row in content["rows"]], folder / "plot.png")
     (folder / "table.md").write_text("\n".join(text))
     print("\n".join(text))
 

@@ -2,8 +2,8 @@
 
 Every run is `python train.py env=delayed_evidence ...` with the default configuration on the same demonstrations;
 with --jobs > 1 each has one thread, so its seconds are not those of `make train`. Finished runs are not
-repeated, interrupted ones continue. Writes results/main_job.json; `python experiments/report.py main_job`
-makes the table and the plot from it.
+repeated, interrupted ones continue. Writes results/<task>.json; `python experiments/report.py main_job`
+makes the table and the plot from them.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def main() -> None:
         print("finished", *case, flush=True)
         return ROOT / f"runs/delayed_evidence-{case[0]}-{case[1]}-{case[2]}/summary.json"
 
-    rows = []
+    rows: dict[str, list[dict]] = {task: [] for task in options.tasks}
     with ThreadPoolExecutor(options.jobs) as pool:
         for (task, memory, seed), path in zip(cases, pool.map(run, cases), strict=True):
             summary = json.loads(path.read_text())
@@ -61,8 +61,8 @@ def main() -> None:
                 row = {"task": task, "policy": "act", "memory": name, "seed": seed, **score}
                 row |= {f"seconds_{phase}": value for phase, value in summary["seconds"].items()}
                 row["trained_at"] = summary["commit"]
-                rows.append(row)
-            write_results(HERE / "results/main_job.json", options.seeds, rows)
+                rows[task].append(row)
+            write_results(HERE / f"results/{task}.json", options.seeds, rows[task])
 
 
 if __name__ == "__main__":
