@@ -122,6 +122,21 @@ def test_reads_several_episodes_a_file_as_lerobot_writes(tmp_path):
         assert np.abs(reader.frames(number, "cam").astype(int) - frames).mean() < 4
 
 
+def test_reads_the_name_of_an_only_camera(tmp_path):
+    root = tmp_path / "d"
+    frames = make_dataset(root)[1][1]
+    info = root / "meta/info.json"
+    info.write_text(info.read_text().replace("observation.images.cam", "observation.image"))
+    path = root / "meta/episodes/chunk-000/file-000.parquet"
+    table = pq.read_table(path)
+    names = [name.replace("observation.images.cam", "observation.image") for name in table.column_names]
+    pq.write_table(table.rename_columns(names), path)
+    (root / "videos/observation.images.cam").rename(root / "videos/observation.image")
+    reader = DatasetReader(root)
+    assert reader.cameras == {"image": (32, 32)}
+    assert np.abs(reader.frames(1, "image").astype(float) - frames).mean() < 5
+
+
 def test_statistics_aggregate_like_the_whole():
     rng = np.random.default_rng(0)
     parts = [rng.normal(size=(n, 3)) for n in (5, 9, 2)]

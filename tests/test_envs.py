@@ -6,6 +6,8 @@ from gymnasium.utils.env_checker import check_env
 import envs  # noqa: F401
 from envs import Phase
 from envs.delayed_evidence.tasks import TASKS
+from trace_il.environment import camera_sizes, make_env
+from trace_il.errors import UserError
 
 WINDOW = 5  # control steps between ticks: the policy's observation window
 ENVS = [("Corridor-v0", {})] + [("DelayedEvidence-v0", {"task": task}) for task in TASKS]
@@ -158,3 +160,30 @@ def test_bad_arguments():
         env.step(np.array([np.nan, 0.0]))
     with pytest.raises(ValueError, match=r"cue must be in 0\.\.1, got 7"):
         env.reset(seed=0, options={"cue": 7})
+
+
+class OneImage(gymnasium.Env):
+    """As gym-pusht's `obs_type="pixels_agent_pos"`: one image, not a dictionary of cameras."""
+
+    observation_space = gymnasium.spaces.Dict(
+        {
+            "pixels": gymnasium.spaces.Box(0, 255, (32, 32, 3), np.uint8),
+            "agent_pos": gymnasium.spaces.Box(0, 512, (2,), np.float64),
+        }
+    )
+    action_space = gymnasium.spaces.Box(0, 512, (2,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return {"pixels": np.full((32, 32, 3), 7, np.uint8), "agent_pos": np.zeros(2)}, {}
+
+
+def test_one_image_becomes_one_camera():
+    gymnasium.register("OneImage-v0", entry_point=OneImage)
+    env = make_env("OneImage-v0", {})
+    observation, _ = env.reset(seed=0)
+    assert observation in env.observation_space
+    assert camera_sizes(env) == {"image": (32, 32)} and observation["pixels"]["image"][0, 0, 0] == 7
+    gymnasium.register("NoImage-v0", entry_point="gymnasium.envs.classic_control:CartPoleEnv")
+    with pytest.raises(UserError, match="must give observations"):
+        make_env("NoImage-v0", {})

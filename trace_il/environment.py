@@ -10,6 +10,19 @@ import envs  # noqa: F401  (registers the environments)
 from .errors import UserError
 
 
+class OneCamera(gymnasium.ObservationWrapper):
+    """{"pixels": image} -> {"pixels": {"image": image}}: LeRobot's name of an only camera is observation.image."""
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        super().__init__(env)
+        assert isinstance(env.observation_space, gymnasium.spaces.Dict)
+        cameras = gymnasium.spaces.Dict({"image": env.observation_space["pixels"]})
+        self.observation_space = gymnasium.spaces.Dict({**env.observation_space.spaces, "pixels": cameras})
+
+    def observation(self, observation: dict[str, Any]) -> dict[str, Any]:
+        return {**observation, "pixels": {"image": observation["pixels"]}}
+
+
 def make_env(env_id: str, options: dict[str, Any], **more: Any) -> gymnasium.Env:
     """`gymnasium.make` with the environment's configuration.
 
@@ -21,6 +34,9 @@ def make_env(env_id: str, options: dict[str, Any], **more: Any) -> gymnasium.Env
     except (gymnasium.error.Error, TypeError, ValueError, ModuleNotFoundError) as error:
         raise UserError(f"cannot make environment {env_id!r} with {options}: {error}") from error
     space = env.observation_space
+    if isinstance(space, gymnasium.spaces.Dict) and isinstance(space.get("pixels"), gymnasium.spaces.Box):
+        env = OneCamera(env)
+        space = env.observation_space
     if not (
         isinstance(space, gymnasium.spaces.Dict)
         and isinstance(space.get("pixels"), gymnasium.spaces.Dict)
@@ -28,8 +44,8 @@ def make_env(env_id: str, options: dict[str, Any], **more: Any) -> gymnasium.Env
         and isinstance(env.action_space, gymnasium.spaces.Box)
     ):
         raise UserError(
-            f"{env_id!r} must give observations {{'pixels': {{camera: image}}, 'agent_pos': vector}} and take a "
-            f"vector as action; it gives {space} and takes {env.action_space}"
+            f"{env_id!r} must give observations {{'pixels': {{camera: image}} or image, 'agent_pos': vector}} and "
+            f"take a vector as action; it gives {space} and takes {env.action_space}"
         )
     return env
 

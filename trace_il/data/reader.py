@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import UserError
-from .lerobot import IMAGE_PREFIX, read_info
+from .lerobot import IMAGE_PREFIX, ONE_IMAGE, read_info
 from .video import decode_video
 
 
@@ -41,8 +41,9 @@ class DatasetReader:
         self.annotations = tuple(k.removeprefix("annotation.") for k in features if k.startswith("annotation."))
         self.cameras: dict[str, tuple[int, int]] = {}
         for key, feature in features.items():
-            if key.startswith(IMAGE_PREFIX):
-                self.cameras[key.removeprefix(IMAGE_PREFIX)] = (feature["shape"][0], feature["shape"][1])
+            if key.startswith(IMAGE_PREFIX) or key == ONE_IMAGE:
+                camera = "image" if key == ONE_IMAGE else key.removeprefix(IMAGE_PREFIX)
+                self.cameras[camera] = (feature["shape"][0], feature["shape"][1])
         tables = [self._read(path) for path in sorted(self.root.glob("meta/episodes/*/*.parquet"))]
         if not tables:
             raise UserError(f"{root} has no meta/episodes/*/*.parquet; the dataset is incomplete, collect it again")
@@ -92,6 +93,8 @@ class DatasetReader:
     def frames(self, episode: int, camera: str) -> np.ndarray:
         """All frames of one episode and camera, decoded, uint8 (T, H, W, 3)."""
         row, key = self.episodes[episode], IMAGE_PREFIX + camera
+        if key not in self.info["features"]:
+            key = ONE_IMAGE
         if self.info["features"][key]["dtype"] == "image":
             return self._png_frames(row, key)
         place = {"chunk_index": row[f"videos/{key}/chunk_index"], "file_index": row[f"videos/{key}/file_index"]}
