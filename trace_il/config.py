@@ -150,7 +150,7 @@ class DataConfig:
     root: str | None = None  # a LeRobotDataset v3; null: collected under data/ with the environment's expert
     episodes: int = 200
     holdout: float = 0.1  # share of episodes held out
-    batch_size: int = 8  # episodes a step and process
+    batch_size: int = 4  # episodes a step and process
     num_workers: int = 0  # loader processes
     seed: int = 0  # of the first demonstration
     disturbance: float = 1.0  # of the demonstrations; 0: none
@@ -158,7 +158,7 @@ class DataConfig:
 
 @dataclass
 class TrainerConfig:
-    epochs: int = 10
+    epochs: int = 20
     steps_per_epoch: int = 50
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4
