@@ -165,7 +165,7 @@ class TrainerConfig:
     warmup_steps: int = 30
     gradient_clip: float = 1.0
     ema: float = 0.98  # decay of averaged weights, which are evaluated; 0: none
-    clear_share: float = 0.125  # share of episodes trained once more with the memory cleared at each tick
+    clear_share: float = 0.125  # share of ticks trained once more with the memory cleared before
     image_shift: int = 2  # pixels; random shifts of each episode's cameras in training
     teacher: str = "attention"  # attention, none: a second readout, in training only
     accelerator: str = "auto"  # auto, cpu, gpu

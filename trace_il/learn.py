@@ -107,8 +107,8 @@ class ImitationModule(pl.LightningModule):
         learning_rate, weight_decay, warmup_steps, max_steps: AdamW with linear warm-up, a constant rate, and
             a linear decay to zero over the last part: a cue is found late, and must still find a rate.
         image_shift: pixels by which images are shifted at random.
-        clear_share: share of each batch's episodes that are trained once more, at that weight, with the
-            memory cleared before every tick. The policy then can act without a past, and clearing it is a
+        clear_share: share of each batch's ticks that are trained once more, at that weight, with the
+            memory cleared before. The policy then can act without a past, and clearing it is a
             fair control.
         seed: the randomness of an optimiser step is a function of (seed, step, rank), so that a resumed
             run repeats it.
@@ -148,11 +148,12 @@ class ImitationModule(pl.LightningModule):
         losses = {"imitation": weighted_mean(errors[0], keep)} | extra
         if self.teacher is not None:
             losses["teacher"] = weighted_mean(errors[1], keep)
-        cleared = int(self.clear_share * len(batch.images)) * batch.valid.shape[1]  # ticks
+        cleared = int(self.clear_share * len(features))
         if cleared and self.training:
-            alone = [self.agent.cleared(evidence.content.flatten(0, 1)[:cleared])]
-            errors = self.agent.policy.loss(features[:cleared], alone, target[:cleared], is_pad[:cleared]).errors
-            losses["cleared"] = self.clear_share * weighted_mean(errors[0], keep[:cleared])
+            ticks = torch.randperm(len(features), device=features.device)[:cleared]
+            alone = [self.agent.cleared(evidence.content.flatten(0, 1)[ticks])]
+            errors = self.agent.policy.loss(features[ticks], alone, target[ticks], is_pad[ticks]).errors
+            losses["cleared"] = self.clear_share * weighted_mean(errors[0], keep[ticks])
         losses |= self.agent.memory.auxiliary_losses(readout, batch.valid)
         return losses, chunks.unflatten(0, batch.valid.shape)
 
