@@ -171,9 +171,7 @@ class ScriptedExpert:
 
     def _disturb(self) -> np.ndarray:
         """A smooth random push on joints and base; none on the grippers or in calm windows."""
-        base = [0.4, 0.4, 0.3] if self.env.task.mobile else [0.0] * 3
-        # Harder on the right hand, which grasps: it must come back by what it sees.
-        scale = np.concatenate([base, [0.08] * 6, [0.0], [0.12] * 6, [0.0]])
+        scale = np.concatenate([[0.4, 0.4, 0.3] if self.env.task.mobile else [0, 0, 0], 2 * [*([0.08] * 6), 0.0]])
         if self.rng.random() < 0.08:
             self.push_target = self.rng.normal(0, self.disturbance, 17) * scale
         calm = any(first <= self.env.steps <= last for first, last in self.script.calm)

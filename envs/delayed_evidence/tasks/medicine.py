@@ -92,15 +92,14 @@ class Medicine(Task):
         right = Track(np.array([*(np.array([0.28, -0.22, 0.66]) + layout["start"][1]), opened]))
         low = TABLE + 0.03
         # A long way down over the box, seen from the wrist, so that pushes are recovered from by what is seen.
-        right.to(46, bx, by, TABLE + 0.20, opened).through(80, bx, by, TABLE + 0.125, opened)
-        right.to(98, bx, by, low, opened).to(102, bx, by, low, closed)
+        right.to(60, bx, by, TABLE + 0.17, opened).to(98, bx, by, low, opened).to(102, bx, by, low, closed)
         right.through(118, bx, by, TABLE + 0.15, closed).through(156, 0.27, 0.0, 0.70, closed)
         right.through(200, 0.24, -0.26, 0.76, closed).through(240, *BRANCH_POINT, closed)
         # The hand never stops and opens at once while it still sinks: after a stop, or with a slow beginning, an
         # imitator that plans again every tick would begin to open for ever.
         right.through(262, *target, 0.52, closed, speed=0.4).through(270, *target, TABLE + 0.065, closed)
         right.to(272, *target, TABLE + 0.06, opened).to(286, *target, 0.58, opened)
-        return Script(left, right, Track(np.zeros(3)), (DOWN, DOWN), 240, ((22, 36), (78, 104), (212, 240), (260, 300)))
+        return Script(left, right, Track(np.zeros(3)), (DOWN, DOWN), 240, ((22, 36), (76, 104), (212, 240), (260, 300)))
 
     def check(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, progress: Progress) -> None:
         lid = data.joint("lid").qpos[0]
