@@ -25,7 +25,6 @@ from trace_il.data.reader import DatasetReader
 from trace_il.data.statistics import aggregate, episode_statistics, image_statistics
 from trace_il.data.video import decode_video, encode_video
 from trace_il.errors import UserError
-from trace_il.learn import shift_images
 
 SPEC = CollectSpec("Corridor-v0", {"delay": 15})
 
@@ -215,21 +214,6 @@ def test_statistics_standardise_targets_over_train_episodes(tmp_path):
         real = targets[..., step, :][~batch.is_pad[..., step]]
         torch.testing.assert_close(real.mean(0), torch.zeros(3), atol=1e-5, rtol=0)
         torch.testing.assert_close(real.std(0, correction=0), torch.ones(3), atol=1e-5, rtol=0)
-
-
-def test_shifted_images():
-    images = torch.arange(9, dtype=torch.uint8).view(1, 1, 1, 3, 3, 1).repeat(2, 4, 2, 1, 1, 3)
-    torch.manual_seed(0)
-    shifted = shift_images(images, 1)
-    assert shifted.dtype == torch.uint8 and torch.equal(shift_images(images, 0), images)
-    assert torch.equal(shifted, shifted[:, :1].expand_as(shifted))  # the same for all ticks of an episode
-    for row in range(2):
-        for camera in range(2):
-            centre = int(shifted[row, 0, camera, 1, 1, 0])  # a pixel of the neighbourhood: the shift
-            down, right = centre // 3 - 1, centre % 3 - 1
-            rows, columns = (torch.arange(3) + down).clamp(0, 2), (torch.arange(3) + right).clamp(0, 2)
-            assert torch.equal(shifted[row, 0, camera], images[row, 0, camera][rows][:, columns])
-    assert len({int(c) for c in shifted[:, 0, :, 1, 1, 0].flatten()}) > 1
 
 
 def test_killed_collection_keeps_whole_episodes_and_continues(tmp_path):

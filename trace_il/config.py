@@ -150,7 +150,7 @@ class DataConfig:
     root: str | None = None  # a LeRobotDataset v3; null: collected under data/ with the environment's expert
     episodes: int = 200
     holdout: float = 0.1  # share of episodes held out
-    batch_size: int = 4  # episodes a step and process
+    batch_size: int = 8  # episodes a step and process
     num_workers: int = 0  # loader processes
     seed: int = 0  # of the first demonstration
     disturbance: float = 1.0  # of the demonstrations; 0: none
@@ -158,7 +158,7 @@ class DataConfig:
 
 @dataclass
 class TrainerConfig:
-    epochs: int = 20
+    epochs: int = 12
     steps_per_epoch: int = 50
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4
@@ -166,7 +166,6 @@ class TrainerConfig:
     gradient_clip: float = 1.0
     ema: float = 0.98  # decay of averaged weights, which are evaluated; 0: none
     clear_share: float = 0.125  # share of ticks trained once more with the memory cleared before
-    image_shift: int = 2  # pixels; random shifts of each episode's cameras in training
     teacher: str = "attention"  # attention, none: a second readout, in training only
     accelerator: str = "auto"  # auto, cpu, gpu
     devices: int = 1
@@ -336,7 +335,7 @@ def validate(config: TrainConfig) -> None:
     for name, value in (
         ("data.num_workers", data.num_workers), ("parallel.workers", config.parallel.workers),
         ("evaluation.episodes", config.evaluation.episodes), ("evaluation.videos", config.evaluation.videos),
-        ("trainer.threads", trainer.threads), ("trainer.image_shift", trainer.image_shift),
+        ("trainer.threads", trainer.threads),
     ):  # fmt: skip
         require(value >= 0, f"{name}={value} must not be negative")
     require(

@@ -197,8 +197,7 @@ def make_module(
     settings = config.trainer
     return ImitationModule(
         agent, teacher, BranchTemplates(agent, data), settings.learning_rate, settings.weight_decay,
-        settings.warmup_steps, settings.epochs * settings.steps_per_epoch, settings.clear_share,
-        settings.image_shift, config.seed,
+        settings.warmup_steps, settings.epochs * settings.steps_per_epoch, settings.clear_share, config.seed,
     )  # fmt: skip
 
 
