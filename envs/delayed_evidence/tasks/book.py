@@ -96,14 +96,14 @@ class Book(Task):
         at_table = LANE_END + 0.28 + layout["furniture"][1]
         base = Track(layout["base"], linear=True)
         base.to(30, 0.0, side + dy, 0).to(50, contact_x, side + dy, 0).hold(60)
-        base.to(74, 0.0, side, 0).to(100, 0.0, LANE_Y, 0).to(250, LANE_END, LANE_Y, 0)
+        base.to(70, 0.0, side, 0).to(88, 0.0, LANE_Y, 0).to(250, LANE_END, LANE_Y, 0)
         base.to(276, LANE_END + 0.10, side, 0).to(286, at_table, side, 0).hold(292)
         base.to(308, LANE_END, side, 0)
         rest = np.array([0.32, -SHOULDER_SIDE, 0.62])
         right = Track(np.array([*(rest + layout["start"][1]), opened]))
         low = GRIP[2] + TABLE_TOP - SHELF_TOP + 0.004
         right.to(24, *GRIP, opened).hold(52).to(54, *GRIP, closed)
-        right.to(62, GRIP[0], GRIP[1], GRIP[2] + LIFT, closed).to(74, *GRIP + (0, 0, LIFT), closed)
+        right.to(62, GRIP[0], GRIP[1], GRIP[2] + LIFT, closed).to(70, *GRIP + (0, 0, LIFT), closed)
         right.through(104, 0.30, GRIP[1], GRIP[2] + 0.05, closed)
         right.through(170, 0.32, GRIP[1] + 0.02, GRIP[2] + 0.10, closed)
         right.to(250, 0.36, GRIP[1], GRIP[2] + 0.05, closed).hold(279)

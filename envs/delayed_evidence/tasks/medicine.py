@@ -87,8 +87,8 @@ class Medicine(Task):
         left_home = np.array([0.30, 0.30, 0.62]) + layout["start"][0]
         left = Track(np.array([*left_home, opened]))
         left.to(18, tx, ty, above, opened).to(30, tx, ty, grip, opened).to(34, tx, ty, grip, closed)
-        left.to(50, tx, ty + 0.12, grip, closed).hold(58).to(74, tx, ty - 0.01, grip, closed)
-        left.to(78, tx, ty - 0.01, grip, opened).to(92, tx, ty, above, opened).to(130, *left_home, opened)
+        left.to(50, tx, ty + 0.12, grip, closed).hold(58).to(74, tx, ty - 0.02, grip, closed)
+        left.to(78, tx, ty - 0.02, grip, opened).to(92, tx, ty, above, opened).to(130, *left_home, opened)
         right = Track(np.array([*(np.array([0.28, -0.22, 0.66]) + layout["start"][1]), opened]))
         low = TABLE + 0.03
         # A long way down over the box, seen from the wrist, so that pushes are recovered from by what is seen.
