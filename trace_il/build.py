@@ -85,7 +85,7 @@ class RunningMoments:
     """Mean and standard deviation of arrays that come one after the other."""
 
     def __init__(self, *shape: int) -> None:
-        self.count, self.sum, self.square = torch.zeros(shape), *torch.zeros(2, *shape, dtype=torch.float64)
+        self.count, self.sum, self.square = torch.zeros(3, *shape, dtype=torch.float64)
 
     def add(self, values: Tensor, keep: Tensor) -> None:
         """values (N, *shape); keep, broadcast to it, is False where a value does not count."""
