@@ -82,22 +82,32 @@ def build_agent(config: TrainConfig, spec: AgentSpec) -> Agent:
 
 
 class RunningMoments:
-    """Mean and standard deviation of arrays that come one after the other."""
+    """Mean and standard deviation of arrays that come one after the other.
+
+    Summed relative to the first value, so that a constant channel has a deviation of exactly zero.
+    """
 
     def __init__(self, *shape: int) -> None:
         self.count, self.sum, self.square = torch.zeros(3, *shape, dtype=torch.float64)
+        self.origin: Tensor | None = None
 
     def add(self, values: Tensor, keep: Tensor) -> None:
         """values (N, *shape); keep, broadcast to it, is False where a value does not count."""
+        if self.origin is None:
+            self.origin = values[0].double()
         keep = keep.expand_as(values)
+        offset = torch.where(keep, values.double() - self.origin, 0.0)
         self.count += keep.sum(0)
-        self.sum += torch.where(keep, values, 0.0).double().sum(0)
-        self.square += torch.where(keep, values, 0.0).double().square().sum(0)
+        self.sum += offset.sum(0)
+        self.square += offset.square().sum(0)
 
     def fit(self, standardizer: Standardizer) -> None:
+        """Store what was gathered; at least one array was added."""
+        assert self.origin is not None
         count = self.count.clamp_min(1)
         mean = self.sum / count
-        standardizer.fit(mean.float(), (self.square / count - mean.square()).clamp_min(0).sqrt().float())
+        deviation = (self.square / count - mean.square()).clamp_min(0).sqrt()
+        standardizer.fit((self.origin + mean).float(), deviation.float())
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from rich.progress import Progress, track
 from .agent import Agent, AgentSpec
 from .build import agent_spec, build_agent, fit_statistics, relative_actions
 from .cli import PhaseClock
-from .config import CollectConfig, GymConfig, TrainConfig, env_label, env_options, to_plain, validate
+from .config import CollectConfig, GymConfig, TrainConfig, env_label, env_options, to_plain
 from .data.collect import CollectSpec, collect
 from .data.datamodule import EpisodeDataModule
 from .data.lerobot import read_info
@@ -30,6 +30,7 @@ from .parallel import core_count
 from .rollout import RolloutSpec, evaluate
 from .scores import provenance, score, score_table
 from .trainer import make_trainer
+from .validate import validate
 
 # Changing these does not change what is trained: a run may be continued with other values.
 FREE_KEYS = {"evaluation", "parallel", "wandb", "runs", "overwrite", "debug"}
