@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -238,6 +239,19 @@ def test_killed_collection_keeps_whole_episodes_and_continues(tmp_path):
     for number in range(len(after)):  # the same as in one go
         expected, _ = demonstrate(SPEC, number)
         np.testing.assert_array_equal(after.states[number], expected.states)
+
+
+def test_video_of_small_frames_has_the_same_bytes_every_time():
+    env = gymnasium.make("Corridor-v0", delay=15)
+    frames = [env.reset(seed=1)[0]["pixels"]["top"]]
+    for _ in range(40):
+        frames.append(env.step(np.array([0.5, 0.1], np.float32))[0]["pixels"]["top"])
+    rng, around = np.random.default_rng(0), []
+    videos = set()
+    for _ in range(300):  # other memory around the encoder each time
+        around = [*around[-50:], np.full(rng.integers(1, 20000), rng.integers(256), np.uint8)]
+        videos.add(encode_video(np.stack(frames), 10))
+    assert len(videos) == 1
 
 
 def test_parallel_collection_equals_serial(tmp_path):
