@@ -30,7 +30,7 @@ class Book(Task):
     name = "book"
     description = "take the book from its shelf and bring it to the table on the side it came from"
     mobile = True
-    horizon = 350
+    horizon = 356
     stages = (("pick", "book_lifted"), ("carry", "passage_crossed"), ("place", "route_taken"), ("place", "book_placed"))
     visual_only = False
     tables = ("shelf_0", "shelf_1", "table_0", "table_1")
@@ -95,23 +95,24 @@ class Book(Task):
         contact_x = SHELF_X - 0.02 + dx - GRIP[0] - 0.01  # the fingers reach a little past the spine's middle
         at_table = LANE_END + 0.28 + layout["furniture"][1]
         base = Track(layout["base"], linear=True)
-        base.to(30, 0.0, side + dy, 0).to(50, contact_x, side + dy, 0).hold(60)
-        base.to(70, 0.0, side, 0).to(88, 0.0, LANE_Y, 0).to(250, LANE_END, LANE_Y, 0)
-        base.to(276, LANE_END + 0.10, side, 0).to(286, at_table, side, 0).hold(292)
-        base.to(308, LANE_END, side, 0)
+        base.to(30, 0.0, side + dy, 0).to(54, contact_x, side + dy, 0).hold(64)
+        base.to(74, 0.0, side, 0).to(92, 0.0, LANE_Y, 0).to(254, LANE_END, LANE_Y, 0)
+        base.to(280, LANE_END + 0.10, side, 0).to(290, at_table, side, 0).hold(296)
+        base.to(312, LANE_END, side, 0)
         rest = np.array([0.32, -SHOULDER_SIDE, 0.62])
         right = Track(np.array([*(rest + layout["start"][1]), opened]))
         low = GRIP[2] + TABLE_TOP - SHELF_TOP + 0.004
-        right.to(24, *GRIP, opened).hold(52).to(54, *GRIP, closed)
-        right.to(62, GRIP[0], GRIP[1], GRIP[2] + LIFT, closed).to(70, *GRIP + (0, 0, LIFT), closed)
-        right.through(104, 0.30, GRIP[1], GRIP[2] + 0.05, closed)
-        right.through(170, 0.32, GRIP[1] + 0.02, GRIP[2] + 0.10, closed)
-        right.to(250, 0.36, GRIP[1], GRIP[2] + 0.05, closed).hold(279)
-        right.through(289, 0.36, GRIP[1], low + 0.006, closed).to(291, 0.36, GRIP[1], low, opened)
+        right.to(24, *GRIP, opened).hold(56).to(58, *GRIP, closed)
+        right.to(66, GRIP[0], GRIP[1], GRIP[2] + LIFT, closed).to(74, *GRIP + (0, 0, LIFT), closed)
+        right.through(108, 0.30, GRIP[1], GRIP[2] + 0.05, closed)
+        right.through(174, 0.32, GRIP[1] + 0.02, GRIP[2] + 0.10, closed)
+        right.to(254, 0.36, GRIP[1], GRIP[2] + 0.05, closed).hold(283)
+        right.through(293, 0.36, GRIP[1], low + 0.006, closed).to(295, 0.36, GRIP[1], low, opened)
         left_home = np.array([0.28, 0.24, 0.60]) + layout["start"][0]
         left = Track(np.array([*left_home, opened]))
-        left.to(60, 0.28, 0.22, 0.66, opened).to(160, 0.30, 0.26, 0.72, opened).to(246, 0.34, 0.22, 0.66, opened)
-        return Script(left, right, base, (FORWARD, FORWARD), 250, ((24, 60), (215, 250), (270, 310)))
+        left.to(60, 0.28, 0.22, 0.66, opened).to(160, 0.30, 0.26, 0.72, opened).to(250, 0.34, 0.22, 0.66, opened)
+        # Pushes go on while the hand nears the book: the way back to its middle must be in the demonstrations.
+        return Script(left, right, base, (FORWARD, FORWARD), 254, ((36, 64), (219, 254), (280, 314)))
 
     def check(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, progress: Progress) -> None:
         book = data.body("book").xpos
