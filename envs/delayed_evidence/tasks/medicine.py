@@ -99,7 +99,7 @@ class Medicine(Task):
         # imitator that plans again every tick would begin to open for ever.
         right.through(262, *target, 0.52, closed, speed=0.4).through(270, *target, TABLE + 0.065, closed)
         right.to(272, *target, TABLE + 0.06, opened).to(286, *target, 0.58, opened)
-        return Script(left, right, Track(np.zeros(3)), (DOWN, DOWN), 240, ((22, 36), (76, 104), (212, 240), (260, 300)))
+        return Script(left, right, Track(np.zeros(3)), (DOWN, DOWN), 240, ((22, 36), (86, 104), (212, 240), (260, 300)))
 
     def check(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, progress: Progress) -> None:
         lid = data.joint("lid").qpos[0]
