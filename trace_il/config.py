@@ -146,9 +146,9 @@ class AgentConfig:
 @dataclass
 class DataConfig:
     root: str | None = None  # a LeRobotDataset v3; null: collected under data/ with the environment's expert
-    episodes: int = 200
+    episodes: int = 250
     holdout: float = 0.1  # share of episodes held out
-    batch_size: int = 8  # episodes a step and process
+    batch_size: int = 4  # episodes a step and process
     num_workers: int = 0  # loader processes
     seed: int = 0  # of the first demonstration
     disturbance: float = 1.0  # of the demonstrations; 0: none
@@ -156,7 +156,7 @@ class DataConfig:
 
 @dataclass
 class TrainerConfig:
-    epochs: int = 12
+    epochs: int = 30
     steps_per_epoch: int = 50
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4
@@ -176,7 +176,7 @@ class TrainerConfig:
 @dataclass
 class EvaluationConfig:
     episodes: int = 50  # closed-loop rollouts on fresh seeds
-    seed: int = 5_000_000  # of the first
+    seed: int = 6_000_000  # of the first
     cleared: bool = True  # also with the memory cleared at each tick
     videos: int = 2
     recording: bool = True  # a recording for the viewer, a video and a strip of the first rollout

@@ -112,7 +112,7 @@ class Book(Task):
         left = Track(np.array([*left_home, opened]))
         left.to(60, 0.28, 0.22, 0.66, opened).to(160, 0.30, 0.26, 0.72, opened).to(250, 0.34, 0.22, 0.66, opened)
         # Pushes go on while the hand nears the book: the way back to its middle must be in the demonstrations.
-        return Script(left, right, base, (FORWARD, FORWARD), 254, ((36, 64), (219, 254), (280, 314)))
+        return Script(left, right, base, (FORWARD, FORWARD), 254, ((36, 64), (280, 314)))
 
     def check(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, progress: Progress) -> None:
         book = data.body("book").xpos
