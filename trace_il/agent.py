@@ -36,7 +36,6 @@ class AgentSpec:
     control_hz: float
     tick_every: int  # control steps between memory ticks
     depth: int  # signature depth p
-    relative: tuple[bool, ...]  # actions predicted relative to the state channel of the same name
 
     @property
     def state_dim(self) -> int:
@@ -95,7 +94,6 @@ class Agent(nn.Module):
 
     action_low: Tensor
     action_high: Tensor
-    reference: Tensor  # (D, A), 1 where an action is relative to a state channel
 
     def __init__(
         self,
@@ -112,12 +110,7 @@ class Agent(nn.Module):
         self.path_noise = path_noise
         self.encoder, self.address, self.memory, self.policy = encoder, address, memory, policy
         self.standardize_state = Standardizer(spec.state_dim, limit=10.0)
-        self.standardize_action = Standardizer(policy.chunk, spec.action_dim)  # a statistic each step of the chunk
-        pairs = [
-            [float(r and s == a) for a, r in zip(spec.action_names, spec.relative, strict=True)]
-            for s in spec.state_names
-        ]
-        self.register_buffer("reference", torch.tensor(pairs), persistent=False)
+        self.standardize_action = Standardizer(spec.action_dim)
         self.register_buffer("action_low", torch.tensor(spec.action_low))
         self.register_buffer("action_high", torch.tensor(spec.action_high))
 
@@ -169,15 +162,9 @@ class Agent(nn.Module):
         slots, readout = self.memory.step(slots, Evidence(content, self.address(xi, previous)))
         return features, slots, readout
 
-    @torch.jit.unused
-    def targets(self, actions: Tensor, states: Tensor) -> Tensor:
-        """What the policy is to predict: actions (..., H, A) and the states (..., D) at their ticks, physical units."""
-        return self.standardize_action(actions - (states @ self.reference).unsqueeze(-2))
-
-    def plan(self, features: Tensor, readout: Readout, state: Tensor) -> Tensor:
-        """Action chunk (B, H, A) in physical units, within the action limits; `state` (B, D), physical units."""
+    def plan(self, features: Tensor, readout: Readout) -> Tensor:
+        """Action chunk (B, H, A) in physical units, within the action limits."""
         chunk = self.standardize_action.inverse(self.policy.act(features, readout))
-        chunk = chunk + (state @ self.reference).unsqueeze(-2)
         return torch.minimum(torch.maximum(chunk, self.action_low), self.action_high)
 
 
@@ -200,7 +187,7 @@ class Controller(nn.Module):
         self.state_dim, self.cameras = agent.spec.state_dim, len(agent.spec.cameras)
         self.height, self.width = agent.spec.image_size
         self.signature_dim = sig.signature_dim(self.state_dim, self.depth)
-        self.tokens, self.token_width = self.cameras + 1, agent.encoder.camera_identity.shape[1]
+        self.tokens, self.token_width = self.cameras + 1, agent.encoder.width
         # What an exported file tells of itself; `export.py` adds statistics, units and timings.
         self.metadata = json.dumps(asdict(agent.spec))
         self.reset(1)
@@ -222,7 +209,6 @@ class Controller(nn.Module):
         self.plan_age = -1  # steps since the chunk was planned; -1: no plan for this tick yet
         self.chunk = reference.new_zeros([batch, 1, 1])
         self.features = reference.new_zeros([batch, self.tokens, self.token_width])
-        self.state_at_tick = self.previous
         self.readout = self._blank_readout(reference)
 
     def _blank_readout(self, reference: Tensor) -> Readout:
@@ -265,7 +251,7 @@ class Controller(nn.Module):
             self.features, self.slots, self.readout = self.agent.tick(
                 images, path, self.xi, self.xi_at_tick, self.slots
             )
-            self.xi_at_tick, self.state_at_tick = self.xi, state
+            self.xi_at_tick = self.xi
             self.plan_age = -1
         self.steps += 1
 
@@ -275,7 +261,7 @@ class Controller(nn.Module):
         if self.steps == 0:
             raise ValueError("act() needs an observation: call observe() or step() first")
         if self.plan_age < 0:
-            self.chunk = self.agent.plan(self.features, self.readout, self.state_at_tick)
+            self.chunk = self.agent.plan(self.features, self.readout)
             self.plan_age = 0
         return self.chunk[:, self.plan_age]
 

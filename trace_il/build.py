@@ -1,7 +1,5 @@
 """Configuration and environment -> agent; statistics of the train split."""
 
-import fnmatch
-
 import torch
 from torch import Tensor
 
@@ -13,6 +11,8 @@ from .errors import UserError
 from .memory import MEMORIES
 from .normalize import Standardizer
 from .policies import POLICIES
+
+MAX_PRECISION = 10.0
 
 
 def agent_spec(
@@ -39,26 +39,7 @@ def agent_spec(
         control_hz=dataset.fps,
         tick_every=config.agent.tick_every,
         depth=config.agent.depth,
-        relative=relative_actions(config.agent.relative, dataset.state_names, dataset.action_names),
     )
-
-
-def relative_actions(
-    patterns: list[str], state_names: tuple[str, ...], action_names: tuple[str, ...]
-) -> tuple[bool, ...]:
-    """Which actions match one of `patterns`.
-
-    Raises:
-        UserError: a pattern matches no action, or an action that is no state.
-    """
-    for pattern in patterns:
-        matches = fnmatch.filter(action_names, pattern)
-        if not matches:
-            raise UserError(f"agent.relative: {pattern!r} matches none of the actions {list(action_names)}")
-        missing = set(matches) - set(state_names)
-        if missing:
-            raise UserError(f"agent.relative: {pattern!r} matches {sorted(missing)}, which the state does not have")
-    return tuple(any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns) for name in action_names)
 
 
 def build_agent(config: TrainConfig, spec: AgentSpec) -> Agent:
@@ -104,10 +85,12 @@ class RunningMoments:
     def fit(self, standardizer: Standardizer) -> None:
         """Store what was gathered; at least one array was added."""
         assert self.origin is not None
+        standardizer.fit((self.origin + self.sum / self.count.clamp_min(1)).float(), self.deviation().float())
+
+    def deviation(self) -> Tensor:
+        """Standard deviation (*shape)."""
         count = self.count.clamp_min(1)
-        mean = self.sum / count
-        deviation = (self.square / count - mean.square()).clamp_min(0).sqrt()
-        standardizer.fit((self.origin + mean).float(), deviation.float())
+        return (self.square / count - (self.sum / count).square()).clamp_min(0).sqrt()
 
 
 @torch.no_grad()
@@ -120,16 +103,23 @@ def fit_statistics(agent: Agent, data: EpisodeDataModule) -> None:
         moments.add(torch.from_numpy(states[n]), torch.tensor(True))
     moments.fit(agent.standardize_state)
     dim = agent.address.dim
-    change, xis, deltas = RunningMoments(chunk, agent.spec.action_dim), RunningMoments(dim), RunningMoments(dim)
+    change, everywhere = RunningMoments(chunk, agent.spec.action_dim), RunningMoments(agent.spec.action_dim)
+    xis, deltas = RunningMoments(dim), RunningMoments(dim)
+    spec = agent.spec
+    shared = torch.tensor([name in spec.state_names for name in spec.action_names])
+    present = [spec.state_names.index(name) if name in spec.state_names else 0 for name in spec.action_names]
     for n in data.train_numbers:
         state, action = torch.from_numpy(states[n]), torch.from_numpy(actions[n])
         window = torch.arange(0, len(action), every)[:, None] + torch.arange(chunk)
-        targets = action[window.clamp_max(len(action) - 1)] - (state[::every] @ agent.reference).unsqueeze(-2)
-        change.add(targets, (window < len(action)).unsqueeze(-1))
+        future = action[window.clamp_max(len(action) - 1)]
+        change.add(future - state[::every, None, present] * shared, (window < len(action)).unsqueeze(-1))
+        everywhere.add(action, torch.tensor(True))
         now, before = (agent.address.features(xi[0]) for xi in agent.signatures(state.unsqueeze(0)))
         xis.add(now, torch.tensor(True))
         deltas.add(now - before, torch.tensor(True))
-    change.fit(agent.standardize_action)
+    everywhere.fit(agent.standardize_action)
     xis.fit(agent.address.standardize_signature)
     deltas.fit(agent.address.standardize_delta)
+    ratio = agent.standardize_action.std / change.deviation().float().clamp_min(1e-6)
+    agent.policy.fit(torch.where(shared, ratio, 1.0).clamp(1.0, MAX_PRECISION))
     agent.train()

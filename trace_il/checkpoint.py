@@ -11,7 +11,7 @@ from . import __version__
 from .agent import Agent, AgentSpec
 from .errors import UserError
 
-FORMAT = 2  # raised whenever old checkpoints can no longer be read
+FORMAT = 3  # raised whenever old checkpoints can no longer be read
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -139,8 +139,6 @@ class AgentConfig:
     log_signature: bool = False  # in place of the signature
     address_dropout: float = 0.2  # against recognising an episode by its own path
     path_noise: float = 0.05  # the same; in standard deviations of the state
-    # Patterns of action names that are predicted relative to the present state, such as "*_elbow".
-    relative: list[str] = field(default_factory=list)
 
 
 @dataclass

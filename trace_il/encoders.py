@@ -57,7 +57,7 @@ class Encoder(nn.Module):
         super().__init__()
         if min(image_size) < 16:
             raise ValueError(f"images must be at least 16 x 16 pixels, got {image_size}")
-        self.content_dim = content_dim
+        self.width, self.content_dim = width, content_dim
         size = [image_size[0] // 4, image_size[1] // 4]
         layers: list[nn.Module] = [nn.Conv2d(3, channels[0], 4, 4), nn.GroupNorm(4, channels[0]), nn.ReLU()]
         layers.append(ResidualBlock(channels[0], channels[0], 1))
@@ -70,8 +70,9 @@ class Encoder(nn.Module):
             size = [(s + 1) // 2 for s in size]
         self.trunk = nn.Sequential(*layers)
         self.squeeze = nn.Conv2d(width_now, spatial_channels, 1)
-        self.camera_token = nn.Linear(spatial_channels * size[0] * size[1] + width_now, width)
-        self.camera_identity = nn.Parameter(0.02 * torch.randn(cameras, width))
+        inputs = spatial_channels * size[0] * size[1] + width_now
+        # A map of its own for every camera: a place in the picture means something else in each.
+        self.camera_tokens = nn.ModuleList(nn.Linear(inputs, width) for _ in range(cameras))
         self.content_map = nn.Linear(cameras * width_now, content_dim)
         # Standardised over the batch, not over channels: a cue lights up few ticks and few pixels, and only
         # against the spread over ticks does it stand out. With layer normalisation it was never found.
@@ -93,13 +94,16 @@ class Encoder(nn.Module):
         """
         batch, cameras = images.shape[0], images.shape[1]
         # The permuted view of an (H, W, 3) image already is in channels-last layout: no copy is made.
-        pixels = images.flatten(0, 1).permute(0, 3, 1, 2).to(self.camera_identity.dtype) / 127.5 - 1.0
+        pixels = images.flatten(0, 1).permute(0, 3, 1, 2).to(self.squeeze.weight.dtype) / 127.5 - 1.0
         maps = self.trunk(pixels)
         average = maps.mean(dim=(2, 3))
         where = self.squeeze(maps).flatten(1)
-        tokens = self.camera_token(torch.cat([where, average], dim=-1)).view(batch, cameras, -1) + self.camera_identity
+        parts = torch.cat([where, average], dim=-1).view(batch, cameras, -1)
+        tokens = [self.state_token(state)]
+        for camera, layer in enumerate(self.camera_tokens):
+            tokens.insert(camera, layer(parts[:, camera]))
         # GAP commutes with a 1x1 convolution, so the average is taken first; the sum over cameras of a 1x1
         # convolution each is one linear map.
         seen = self.content_map(average.view(batch, -1))
         content = torch.cat([self.content_norm(seen), self.state_content(state)], dim=-1)
-        return torch.cat([tokens, self.state_token(state).unsqueeze(1)], dim=1), content
+        return torch.stack(tokens, dim=1), content

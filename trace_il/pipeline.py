@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress, track
 
 from .agent import Agent, AgentSpec
-from .build import agent_spec, build_agent, fit_statistics, relative_actions
+from .build import agent_spec, build_agent, fit_statistics
 from .cli import PhaseClock
 from .config import CollectConfig, GymConfig, TrainConfig, env_label, env_options, to_plain
 from .data.collect import CollectSpec, collect
@@ -128,7 +128,7 @@ def check_buildable(config: TrainConfig) -> None:
     limits = (0.0,) * len(actions)
     spec = AgentSpec(
         tuple(sizes), next(iter(sizes.values())), states, actions, limits, limits, control_hz(env),
-        config.agent.tick_every, config.agent.depth, relative_actions(config.agent.relative, states, actions),
+        config.agent.tick_every, config.agent.depth,
     )  # fmt: skip
     env.close()
     try:

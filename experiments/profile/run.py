@@ -37,8 +37,7 @@ def main() -> None:
     config = TrainConfig(env=DelayedEvidenceConfig(), memory=TraceConfig(), policy=ACTConfig(), name="profile")
     names, every = tuple(map(str, range(CHANNELS))), config.agent.tick_every
     limits = (-9.0,) * CHANNELS, (9.0,) * CHANNELS
-    relative = (True,) * CHANNELS
-    spec = AgentSpec(CAMERAS, (SIZE, SIZE), names, names, *limits, 20.0, every, config.agent.depth, relative)
+    spec = AgentSpec(CAMERAS, (SIZE, SIZE), names, names, *limits, 20.0, every, config.agent.depth)
     agent = build_agent(config, spec)
     memory = agent.memory
     teacher = AttentionTeacher(memory.content_dim, memory.address_dim, memory.slots, memory.width)
