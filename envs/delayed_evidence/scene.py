@@ -64,6 +64,24 @@ def add_open_box(body: mujoco.MjsBody, name: str, half: tuple[float, float], wal
         add_box(body, f"{name}_{side}", size, position, rgba)
 
 
+def add_lane(body: mujoco.MjsBody, y: float, end: float) -> None:
+    """Lines on the floor, as warehouses have: the middle of a lane along x, its start, marks of distance, its end.
+
+    `end` is the x of the base where the lane ends, m.
+    """
+    yellow = (0.95, 0.85, 0.2, 1)
+    for name, x, half in (
+        ("lane", 0.75, (1.0, 0.012, 0.001)),
+        ("start_line", 0.45, (0.012, 0.5, 0.001)),
+        ("stop_line", end + 0.45, (0.03, 0.3, 0.001)),
+    ):
+        add_box(body, name, half, (x, y, 0.001), yellow, solid=False)
+    for number in range(5):
+        shade = (0.2 + 0.15 * number, 0.2, 0.8 - 0.15 * number, 1)
+        place = (0.65 + 0.2 * number, y + 0.12, 0.001)
+        add_box(body, f"mark_{number}", (0.03, 0.06, 0.001), place, shade, solid=False)
+
+
 def add_distractors(spec: mujoco.MjSpec) -> None:
     """Small coloured things that mean nothing; `randomise_looks` moves and colours them."""
     for number in range(DISTRACTORS):

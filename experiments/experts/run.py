@@ -12,14 +12,14 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent.parent))
 
+from envs.delayed_evidence.tasks import TASKS  # noqa: E402
 from trace_il.environment import make_env  # noqa: E402
 from trace_il.parallel import parallel_map  # noqa: E402
 from trace_il.scores import wilson_interval, write_results  # noqa: E402
 
 ENVS = {
     "corridor": ("Corridor-v0", {}),
-    "medicine": ("DelayedEvidence-v0", {"task": "medicine"}),
-    "book": ("DelayedEvidence-v0", {"task": "book"}),
+    **{task: ("DelayedEvidence-v0", {"task": task}) for task in TASKS},
 }
 FIRST_SEED = 3_000_000  # demonstrations and evaluations use others
 

@@ -3,7 +3,8 @@
 from .base import Layout, Progress, Task
 from .book import Book
 from .medicine import Medicine
+from .tool import Tool
 
-TASKS: dict[str, type[Task]] = {"medicine": Medicine, "book": Book}
+TASKS: dict[str, type[Task]] = {"medicine": Medicine, "book": Book, "tool": Tool}
 
-__all__ = ["TASKS", "Book", "Layout", "Medicine", "Progress", "Task"]
+__all__ = ["TASKS", "Book", "Layout", "Medicine", "Progress", "Task", "Tool"]

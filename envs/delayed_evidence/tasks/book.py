@@ -12,7 +12,7 @@ import numpy as np
 
 from ..expert import FORWARD, Script, Track
 from ..robot import FINGER_OPEN, SHOULDER_SIDE
-from ..scene import add_box
+from ..scene import add_box, add_lane
 from .base import Layout, Progress, Task, touching
 
 SIDE = np.array([0.42, -0.42])  # y of the base in front of shelf and table, one a cue value, m
@@ -43,23 +43,7 @@ class Book(Task):
             add_box(world, f"shelf_{number}", half, (SHELF_X, y, SHELF_TOP / 2), WOOD, material="table_0")
             half = (0.14, 0.14, TABLE_TOP / 2)
             add_box(world, f"table_{number}", half, (TABLE_X, y, TABLE_TOP / 2), WOOD, material="table_0")
-        # Lines on the floor, as warehouses have: the lane's middle, the start and the branch.
-        for name, x, y, half in (
-            ("lane", 0.75, LANE_Y, (1.0, 0.012, 0.001)),
-            ("start_line", 0.45, LANE_Y, (0.012, 0.5, 0.001)),
-            ("stop_line", LANE_END + 0.45, LANE_Y, (0.03, 0.3, 0.001)),
-        ):
-            add_box(world, name, half, (x, y, 0.001), (0.95, 0.85, 0.2, 1), solid=False)
-        for number in range(5):  # distance marks along the lane
-            shade = (0.2 + 0.15 * number, 0.2, 0.8 - 0.15 * number, 1)
-            add_box(
-                world,
-                f"mark_{number}",
-                (0.03, 0.06, 0.001),
-                (0.65 + 0.2 * number, LANE_Y + 0.12, 0.001),
-                shade,
-                solid=False,
-            )
+        add_lane(world, LANE_Y, LANE_END)
         book = world.add_body(name="book", pos=(SHELF_X, 0, SHELF_TOP + BOOK_HALF[2]))
         book.add_freejoint(name="book")
         more: dict[str, Any] = {"mass": 0.12, "friction": (1.5, 0.02, 0.001), "condim": 4}

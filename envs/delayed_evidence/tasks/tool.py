@@ -1,0 +1,120 @@
+"""Tool: put an object away and, much later, take the tools in the order that its colour asks for.
+
+The right hand lifts an object off its stand and drops it down a chute; the base drives to the workbench, the
+hands above the tools. Object, motion and path are the same for every cue but for the object's colour; the
+tool of that colour is taken first, the next one second. Mobile base, visual-only evidence.
+"""
+
+import mujoco
+import numpy as np
+
+from ..expert import DOWN, Script, Track
+from ..robot import FINGER_OPEN
+from ..scene import CUE_COLORS, add_box, add_lane, add_open_box
+from .base import Layout, Progress, Task
+
+TOP = 0.40  # height of stand and workbench, m
+OBJECT = np.array([0.42, -0.29])
+CHUTE = np.array([0.42, -0.45])
+OBJECT_HALF = np.array([0.018, 0.018, 0.03])
+LANE_END = 1.0  # x of the base at the workbench, m
+TOOLS = np.array([[LANE_END + 0.42, 0.20], [LANE_END + 0.42, -0.20]])  # one a cue value
+HANDLE_HALF = 0.05  # m, of a tool's upright handle
+TAKEN = 0.04  # m above the workbench from which a tool counts as taken
+GRAY, WOOD = (0.45, 0.47, 0.5, 1), (0.7, 0.6, 0.45, 1)
+
+
+class Tool(Task):
+    name = "tool"
+    description = "put the object away, drive to the workbench and take first the tool of the object's colour"
+    mobile = True
+    horizon = 350
+    stages = (("tidy", "object_lifted"), ("tidy", "object_stored"), ("work", "first_tool"), ("work", "second_tool"))
+    visual_only = True
+    tables = ("stand", "bench")
+
+    def build(self, spec: mujoco.MjSpec) -> None:
+        world = spec.worldbody
+        add_box(world, "stand", (0.07, 0.06, TOP / 2), (*OBJECT, TOP / 2), WOOD, material="table_0")
+        chute = world.add_body(name="chute", pos=(*CHUTE, 0))
+        add_open_box(chute, "chute", (0.065, 0.065), TOP, GRAY)
+        add_lane(world, 0.0, LANE_END)
+        half = (0.16, 0.40, TOP / 2)
+        add_box(world, "bench", half, (TOOLS[0, 0] + 0.06, 0, TOP / 2), WOOD, material="table_0")
+        rough = {"friction": (1.5, 0.02, 0.001), "condim": 4}
+        thing = world.add_body(name="object", pos=(*OBJECT, TOP + OBJECT_HALF[2]))
+        thing.add_freejoint(name="object")
+        add_box(thing, "object", tuple(OBJECT_HALF), (0, 0, 0), GRAY, mass=0.06, **rough)
+        for number, place in enumerate(TOOLS):
+            tool = world.add_body(name=f"tool_{number}", pos=(*place, TOP))
+            tool.add_freejoint(name=f"tool_{number}")
+            add_box(tool, f"head_{number}", (0.035, 0.02, 0.01), (0, 0, 0.01), (0.2, 0.2, 0.2, 1), mass=0.1, **rough)
+            half = (0.014, 0.014, HANDLE_HALF)
+            add_box(tool, f"handle_{number}", half, (0, 0, 0.02 + HANDLE_HALF), CUE_COLORS[number], mass=0.03, **rough)
+
+    def distractor_places(self) -> np.ndarray:
+        return np.array([[[0.2, 0.5, 0.03], [1.2, 0.9, 0.03]], [[0.7, -0.9, 0.03], [1.2, -0.5, 0.03]]])
+
+    def randomise(self, model: mujoco.MjModel, data: mujoco.MjData, rng: np.random.Generator) -> Layout:
+        layout = {
+            "object": OBJECT + rng.uniform(-0.025, 0.025, 2),
+            "tools": TOOLS + rng.uniform(-0.025, 0.025, TOOLS.shape),
+            "start": rng.uniform(-0.015, 0.015, (2, 3)),
+            "base": rng.uniform((-0.03, -0.03, -0.02), (0.03, 0.03, 0.02)),
+        }
+        data.joint("object").qpos[:] = *layout["object"], TOP + OBJECT_HALF[2], 1, 0, 0, 0
+        for number, place in enumerate(layout["tools"]):
+            data.joint(f"tool_{number}").qpos[:] = *place, TOP, 1, 0, 0, 0
+        for joint, value in zip(("base_x", "base_y", "base_yaw"), layout["base"], strict=True):
+            data.joint(joint).qpos[0] = value
+        return layout
+
+    def apply_cue(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, cue: int) -> None:
+        model.geom("object").rgba = CUE_COLORS[cue]
+
+    def script(self, layout: Layout, cue: int) -> Script:
+        opened, closed = FINGER_OPEN, 0.0
+        x, y = layout["object"]
+        base = Track(layout["base"], linear=True)
+        base.to(20, 0, 0, 0).hold(72).to(246, LANE_END, 0, 0)
+        above = TOP + 0.17
+        right = Track(np.array([*(np.array([0.30, -0.24, 0.62]) + layout["start"][1]), opened]))
+        right.to(22, x, y, above, opened).to(46, x, y, TOP + 0.03, opened).to(50, x, y, TOP + 0.03, closed)
+        right.through(58, x, y, TOP + 0.13, closed).to(70, *CHUTE, TOP + 0.13, closed)
+        right.to(72, *CHUTE, TOP + 0.13, opened)
+        left = Track(np.array([*(np.array([0.30, 0.24, 0.62]) + layout["start"][0]), opened]))
+        left.to(60, 0.28, 0.22, 0.66, opened).to(160, 0.32, 0.26, 0.70, opened)
+        right.to(150, 0.32, -0.26, 0.70, opened)
+        hands = (left, right)
+        places = layout["tools"] - (LANE_END, 0)
+        for hand, place in zip(hands, places, strict=True):
+            hand.to(246, *place, above, opened)
+        grip = TOP + 0.02 + HANDLE_HALF + 0.01
+        for number, begin in ((cue, 246), (1 - cue, 272)):
+            hand, place = hands[number], places[number]
+            if begin > 246:
+                hand.hold(begin)
+            hand.to(begin + 14, *place, grip, opened).to(begin + 17, *place, grip, closed)
+            hand.to(begin + 26, *place, above, closed)
+        return Script(left, right, base, (DOWN, DOWN), 246, ((32, 74), (246, 300)))
+
+    def check(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, progress: Progress) -> None:
+        thing = data.body("object").xpos
+        tools = np.array([data.body(f"tool_{number}").xpos for number in range(len(TOOLS))])
+        in_chute = np.abs(thing[:2] - CHUTE).max() < 0.065 and thing[2] < TOP - 0.1
+        progress.reach("object_lifted", bool(thing[2] > TOP + 0.08))
+        progress.reach("object_stored", bool(in_chute))
+        progress.cue_seen = True
+        base = data.body("base").xpos
+        progress.cue_over = progress.cue_over or bool(progress.stage >= 2 and base[0] > 0.04)
+        progress.at_branch = progress.at_branch or bool(progress.stage >= 2 and base[0] > LANE_END - 0.02)
+        taken = tools[:, 2] > TOP + TAKEN
+        if taken.any() and progress.stage >= 2 and progress.choice < 0:
+            progress.choice = int(taken.argmax())
+        progress.reach("first_tool", progress.choice == progress.cue)
+        progress.reach("second_tool", bool(taken.all()))
+        # The episode goes on until the second tool is well up.
+        wrong = progress.choice >= 0 and progress.choice != progress.cue
+        progress.over = bool((taken.all() and (tools[:, 2] > TOP + 0.08).all()) or (wrong and taken.all()))
+        dropped = thing[2] < TOP - 0.1 and not in_chute
+        progress.over = progress.over or bool(dropped or (tools[:, 2] < TOP - 0.05).any())
