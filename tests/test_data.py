@@ -204,7 +204,7 @@ def test_statistics_of_the_train_episodes(tmp_path):
     config.agent.tick_every = 3
     data = EpisodeDataModule(tmp_path / "d", 3, 4)
     agent = build_agent(config, agent_spec(config, data, (-1.0,) * 3, (1.0,) * 3))
-    fit_statistics(agent, data)
+    fit_statistics(agent, data, ["b*"])
     actions = torch.cat([torch.from_numpy(data.dataset.actions[n]) for n in data.train_numbers])
     standard = agent.standardize_action(actions)
     torch.testing.assert_close(standard.mean(0), torch.zeros(3), atol=1e-5, rtol=0)

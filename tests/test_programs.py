@@ -208,6 +208,8 @@ BAD = {
     "wrong type": (["train.py", "seed=abc"], "abc"),
     "impossible value": (["train.py", "policy.chunk=2", "policy.actions_per_query=2"], "policy.chunk=2 is shorter"),
     "indivisible chunk": (["train.py", "policy.chunk=41"], "multiple of actions_per_query"),
+    "no such action": (["train.py", "agent.precise=[elbow]"], "agent.precise: 'elbow' matches none of the actions"),
+    "no state of that name": (["train.py", "env=corridor", "agent.precise=[vx]"], "which the state does not have"),
     "impossible slots": (["train.py", "memory.slots=0"], "slots=0"),
     "odd images": (["train.py", "env.image_size=65"], "even image sizes"),
     "no policy of ours": (["evaluate.py", "policy=runs/small/config.yaml"], "not"),

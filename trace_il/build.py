@@ -1,5 +1,7 @@
 """Configuration and environment -> agent; statistics of the train split."""
 
+import fnmatch
+
 import torch
 from torch import Tensor
 
@@ -40,6 +42,24 @@ def agent_spec(
         tick_every=config.agent.tick_every,
         depth=config.agent.depth,
     )
+
+
+def precise_actions(
+    patterns: list[str], state_names: tuple[str, ...], action_names: tuple[str, ...]
+) -> tuple[bool, ...]:
+    """Which actions match one of `patterns`.
+
+    Raises:
+        UserError: a pattern matches no action, or an action that is no state.
+    """
+    for pattern in patterns:
+        matches = fnmatch.filter(action_names, pattern)
+        if not matches:
+            raise UserError(f"agent.precise: {pattern!r} matches none of the actions {list(action_names)}")
+        missing = set(matches) - set(state_names)
+        if missing:
+            raise UserError(f"agent.precise: {pattern!r} matches {sorted(missing)}, which the state does not have")
+    return tuple(any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns) for name in action_names)
 
 
 def build_agent(config: TrainConfig, spec: AgentSpec) -> Agent:
@@ -94,8 +114,12 @@ class RunningMoments:
 
 
 @torch.no_grad()
-def fit_statistics(agent: Agent, data: EpisodeDataModule) -> None:
-    """Standardisation of state, action, signature and signature change, from the train episodes alone."""
+def fit_statistics(agent: Agent, data: EpisodeDataModule, precise: list[str]) -> None:
+    """Standardisation of state, action, signature and signature change, from the train episodes alone.
+
+    The policy is told the precision of the actions that match a pattern of `precise`; of others it is 1. Where a
+    copy of the present state is almost always right, as for a gripper, precision would teach just to copy.
+    """
     agent.eval()
     every, chunk, states, actions = agent.tick_every, agent.policy.chunk, data.dataset.states, data.dataset.actions
     moments = RunningMoments(agent.spec.state_dim)
@@ -106,8 +130,9 @@ def fit_statistics(agent: Agent, data: EpisodeDataModule) -> None:
     change, everywhere = RunningMoments(chunk, agent.spec.action_dim), RunningMoments(agent.spec.action_dim)
     xis, deltas = RunningMoments(dim), RunningMoments(dim)
     spec = agent.spec
-    shared = torch.tensor([name in spec.state_names for name in spec.action_names])
-    present = [spec.state_names.index(name) if name in spec.state_names else 0 for name in spec.action_names]
+    chosen = precise_actions(precise, spec.state_names, spec.action_names)
+    shared = torch.tensor(chosen)
+    present = [spec.state_names.index(n) if c else 0 for n, c in zip(spec.action_names, chosen, strict=True)]
     for n in data.train_numbers:
         state, action = torch.from_numpy(states[n]), torch.from_numpy(actions[n])
         window = torch.arange(0, len(action), every)[:, None] + torch.arange(chunk)

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress, track
 
 from .agent import Agent, AgentSpec
-from .build import agent_spec, build_agent, fit_statistics
+from .build import agent_spec, build_agent, fit_statistics, precise_actions
 from .cli import PhaseClock
 from .config import CollectConfig, GymConfig, TrainConfig, env_label, env_options, to_plain
 from .data.collect import CollectSpec, collect
@@ -125,6 +125,7 @@ def check_buildable(config: TrainConfig) -> None:
     if odd:
         raise UserError(f"videos need even image sizes, the environment's cameras have {odd}; change env.image_size")
     states, actions = channel_names(env, "state"), channel_names(env, "action")
+    precise_actions(config.agent.precise, states, actions)
     limits = (0.0,) * len(actions)
     spec = AgentSpec(
         tuple(sizes), next(iter(sizes.values())), states, actions, limits, limits, control_hz(env),
@@ -190,7 +191,7 @@ def make_module(
     """The learner with fresh seeded weights and fitted statistics."""
     torch.manual_seed(config.seed)
     agent: Agent = build_agent(config, agent_spec(config, data, *limits))
-    fit_statistics(agent, data)
+    fit_statistics(agent, data, config.agent.precise)
     memory = agent.memory
     teacher = None
     if config.trainer.teacher == "attention":
