@@ -5,6 +5,8 @@ hands above the tools. Object, motion and path are the same for every cue but fo
 tool of that colour is taken first, the next one second. Mobile base, visual-only evidence.
 """
 
+from typing import Any
+
 import mujoco
 import numpy as np
 
@@ -41,7 +43,7 @@ class Tool(Task):
         add_lane(world, 0.0, LANE_END)
         half = (0.16, 0.40, TOP / 2)
         add_box(world, "bench", half, (TOOLS[0, 0] + 0.06, 0, TOP / 2), WOOD, material="table_0")
-        rough = {"friction": (1.5, 0.02, 0.001), "condim": 4}
+        rough: dict[str, Any] = {"friction": (1.5, 0.02, 0.001), "condim": 4}
         thing = world.add_body(name="object", pos=(*OBJECT, TOP + OBJECT_HALF[2]))
         thing.add_freejoint(name="object")
         add_box(thing, "object", tuple(OBJECT_HALF), (0, 0, 0), GRAY, mass=0.06, **rough)
