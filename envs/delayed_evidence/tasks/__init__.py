@@ -2,9 +2,10 @@
 
 from .base import Layout, Progress, Task
 from .book import Book
+from .laundry import Laundry
 from .medicine import Medicine
 from .tool import Tool
 
-TASKS: dict[str, type[Task]] = {"medicine": Medicine, "book": Book, "tool": Tool}
+TASKS: dict[str, type[Task]] = {"medicine": Medicine, "book": Book, "tool": Tool, "laundry": Laundry}
 
-__all__ = ["TASKS", "Book", "Layout", "Medicine", "Progress", "Task", "Tool"]
+__all__ = ["TASKS", "Book", "Laundry", "Layout", "Medicine", "Progress", "Task", "Tool"]

@@ -59,6 +59,12 @@ def touching(model: mujoco.MjModel, data: mujoco.MjData, body: str, others: str)
     return False
 
 
+def flex_touching(model: mujoco.MjModel, data: mujoco.MjData, geom: str) -> bool:
+    """Whether a deformable body is in contact with the geom."""
+    wanted = model.geom(geom).id
+    return bool(((data.contact.geom == wanted).any(1) & (data.contact.flex >= 0).any(1)).any())
+
+
 class Progress:
     """Latched progress of one episode."""
 

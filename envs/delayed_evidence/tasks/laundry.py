@@ -1,0 +1,150 @@
+"""Laundry: hang a garment in the middle and, much later, treat it as the side it came from asks for.
+
+A garment, a cloth on a hanger, hangs on the left or on the right rack. The hand of that side hangs it on the rack
+in the middle, where nothing tells any more where it came from. Later a garment from the left is swept along
+the brush and dropped into the basket, by the left hand; one from the right is folded down onto the shelf and
+left there, by the right hand. Fixed base, origin evidence, a real cloth (a MuJoCo flex).
+"""
+
+import mujoco
+import numpy as np
+
+from ..expert import DOWN, Script, Track
+from ..robot import FINGER_OPEN
+from ..scene import add_box, add_open_box
+from .base import Layout, Progress, Task, flex_touching, touching
+
+TABLE = 0.40  # height of the table top, m
+RACKS = np.array([[0.50, 0.30], [0.50, -0.30]])  # one a cue value
+CENTRE = np.array([0.42, 0.0])
+RACK_HEIGHT = 0.19  # of the hanger's bar above the table, m
+BAR_HALF = 0.08  # m
+CLOTH, WIDTH, VERTICES = 0.14, 0.11, 6  # height and width of the cloth, m; vertices a side
+BRUSH = np.array([0.36, 0.22])
+BASKET, SHELF = np.array([0.30, 0.42]), np.array([0.30, -0.40])
+SHELF_TOP = 0.02  # above the table, m
+PEG = 0.035  # height of the middle of the peg above the bar, m
+WOOD, GRAY, STEEL = (0.7, 0.6, 0.45, 1), (0.45, 0.47, 0.5, 1), (0.75, 0.75, 0.78, 1)
+GARMENT = f"""
+<mujoco><worldbody><body name="body"><freejoint name="joint"/>
+  <geom name="hanger" type="box" size="0.006 {BAR_HALF} 0.006" mass="0.03" rgba="0.5 0.4 0.3 1" friction="1 .02 .001"/>
+  <geom name="peg" type="box" size="0.014 0.012 0.025" pos="0 0 {PEG - 0.004}" mass="0.02" rgba="0.5 0.4 0.3 1"
+    friction="1.5 .02 .001" condim="4"/>
+  <geom name="keel" type="box" size="0.003 0.03 0.004" pos="0 0 -0.05" mass="0.08" contype="0" conaffinity="0"
+    rgba="0.5 0.4 0.3 1"/>
+  <flexcomp name="cloth" type="grid" count="{VERTICES} {VERTICES} 1" spacing="{CLOTH / (VERTICES - 1)}
+    {WIDTH / (VERTICES - 1)} 0.02" dim="2" mass="0.04" radius="0.003" pos="0 0 {-CLOTH / 2}" euler="0 90 0"
+    rgba="0.25 0.55 0.6 1">
+    <edge equality="true" damping="0.1"/>
+    <pin gridrange="0 0 0 {VERTICES - 1}"/>
+    <contact selfcollide="none" condim="3" friction="0.6"/>
+  </flexcomp>
+</body></worldbody></mujoco>"""
+
+
+class Laundry(Task):
+    name = "laundry"
+    description = "hang the garment in the middle; later brush and basket it if from the left, else fold and store it"
+    mobile = False
+    horizon = 370
+    stages = (("fetch", "garment_taken"), ("fetch", "garment_hung"), ("treat", "treated"), ("treat", "stored"))
+    visual_only = False
+    tables = ("table",)
+
+    def build(self, spec: mujoco.MjSpec) -> None:
+        world = spec.worldbody
+        add_box(world, "table", (0.30, 0.55, 0.02), (0.47, 0, TABLE - 0.02), (1, 1, 1, 1), material="table_0")
+        for name, (x, y) in zip(("rack_left", "rack_right", "rack_centre"), (*RACKS, CENTRE), strict=True):
+            rack = world.add_body(name=name, pos=(x, y, TABLE))
+            for side in (-1, 1):  # a post with a notch at either end of the bar
+                foot = side * (BAR_HALF - 0.008)
+                half = (RACK_HEIGHT - 0.006) / 2
+                add_box(rack, f"{name}_{side}", (0.02, 0.005, half), (0, foot, half), STEEL)
+                for edge in (-1, 1):
+                    add_box(
+                        rack,
+                        f"{name}_{side}_{edge}",
+                        (0.003, 0.005, 0.008),
+                        (edge * 0.017, foot, 2 * half + 0.008),
+                        STEEL,
+                    )
+        add_box(world, "brush", (0.04, 0.008, 0.06), (*BRUSH, TABLE + 0.06), (0.9, 0.6, 0.1, 1))
+        basket = world.add_body(name="basket", pos=(*BASKET, TABLE))
+        add_open_box(basket, "basket", (0.09, 0.11), 0.05, WOOD)
+        add_box(world, "shelf", (0.09, 0.11, SHELF_TOP / 2), (*SHELF, TABLE + SHELF_TOP / 2), WOOD)
+        spec.attach(mujoco.MjSpec.from_string(GARMENT), prefix="garment_", frame=world.add_frame())
+
+    def distractor_places(self) -> np.ndarray:
+        top = TABLE + 0.03
+        return np.array([[[0.64, -0.2, top], [0.74, 0.2, top]], [[0.60, 0.46, top], [0.74, 0.53, top]]])
+
+    def randomise(self, model: mujoco.MjModel, data: mujoco.MjData, rng: np.random.Generator) -> Layout:
+        racks = np.stack([*RACKS, CENTRE]) + rng.uniform(-0.02, 0.02, (3, 2))
+        for name, place in zip(("rack_left", "rack_right", "rack_centre"), racks, strict=True):
+            model.body(name).pos[:2] = place
+        model.flex_rgba[0] = (*rng.uniform(0.2, 0.8, 3), 1)
+        return {"racks": racks, "start": rng.uniform(-0.015, 0.015, (2, 3))}
+
+    def apply_cue(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, cue: int) -> None:
+        data.joint("garment_joint").qpos[:] = *layout["racks"][cue], TABLE + RACK_HEIGHT, 1, 0, 0, 0
+
+    def script(self, layout: Layout, cue: int) -> Script:
+        opened, closed = FINGER_OPEN, 0.0
+        grip = TABLE + RACK_HEIGHT + PEG
+        origin, centre = layout["racks"][cue], layout["racks"][2]
+        homes = [np.array([0.30, 0.24, 0.72]), np.array([0.30, -0.24, 0.72])]
+        tracks = [Track(np.array([*(home + layout["start"][i]), opened])) for i, home in enumerate(homes)]
+        hand, other = tracks[cue], tracks[1 - cue]
+        back = np.array([0.10, 0])  # out of a rack's plane before going sideways: the cloth hangs between the posts
+        hand.to(16, *origin, grip + 0.07, opened).to(26, *origin, grip, opened).to(29, *origin, grip, closed)
+        hand.through(36, *origin, grip + 0.04, closed).through(45, *origin - back, grip + 0.05, closed)
+        hand.through(57, *centre - back, grip + 0.05, closed).to(66, *centre, grip + 0.04, closed)
+        hand.to(72, *centre, grip - 0.004, closed).to(74, *centre, grip - 0.004, opened)
+        hand.to(79, *centre, grip + 0.07, opened).to(91, *homes[cue], opened)
+        other.to(50, *homes[1 - cue], opened).hold(91)
+        for number, track in enumerate(tracks):  # the shared segment: both hands wander alike for both cues
+            sign = 1 - 2 * number
+            track.to(140, 0.27, sign * 0.28, 0.76, opened).to(190, 0.32, sign * 0.26, 0.70, opened)
+            track.to(250, 0.30, sign * 0.27, 0.74, opened)
+        hand.to(260, *centre, grip + 0.06, opened).to(267, *centre, grip, opened).to(269, *centre, grip, closed)
+        hand.through(276, *centre, grip + 0.04, closed).through(284, *centre - back, grip + 0.04, closed)
+        if cue == 0:
+            hand.through(298, *BRUSH - (0, 0.02), grip - 0.03, closed).to(310, *BASKET, grip, closed)
+            hand.to(318, *BASKET, TABLE + 0.10, closed).to(320, *BASKET, TABLE + 0.10, opened)
+            hand.to(330, *BASKET, grip + 0.05, opened)
+        else:
+            hand.to(302, *SHELF + (0.06, 0), TABLE + SHELF_TOP + CLOTH + PEG, closed)
+            hand.to(316, *SHELF - (0.04, 0), TABLE + SHELF_TOP + 0.02 + PEG, closed)
+            hand.to(318, *SHELF - (0.04, 0), TABLE + SHELF_TOP + 0.02 + PEG, opened)
+            hand.to(330, *SHELF - (0.04, 0), grip + 0.05, opened)
+        return Script(tracks[0], tracks[1], Track(np.zeros(3)), (DOWN, DOWN), 250, ((14, 84), (250, 330)))
+
+    def check(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, progress: Progress) -> None:
+        bar = data.body("garment_body").xpos
+        cloth = data.flexvert_xpos.reshape(-1, 3)
+        held = touching(model, data, "garment_body", "left_finger") or touching(
+            model, data, "garment_body", "right_finger"
+        )
+        lifted = bar[2] > TABLE + RACK_HEIGHT + 0.03
+        progress.reach("garment_taken", bool(lifted))
+        at_centre = np.abs(bar - (*layout["racks"][2], TABLE + RACK_HEIGHT)).max() < 0.02
+        progress.reach("garment_hung", bool(at_centre and not held))
+        progress.cue_seen = True
+        home = min(abs(data.site(f"{side}_grip").xpos[1]) for side in ("left", "right")) > 0.2
+        progress.at_branch = progress.at_branch or (progress.cue_over and not home)
+        progress.cue_over = progress.cue_over or bool(progress.stage >= 2 and home)
+        if progress.stage < 2:
+            progress.over = bool(bar[2] < TABLE + 0.05)
+            return
+        brushed = flex_touching(model, data, "brush")
+        folded = np.ptp(cloth[:, 2]) < 0.45 * CLOTH and abs(bar[1] - SHELF[1]) < 0.12
+        if progress.choice < 0 and held and abs(bar[1]) > 0.08:
+            progress.choice = 0 if bar[1] > 0 else 1
+        right = progress.choice == progress.cue
+        progress.reach("treated", bool(right and (brushed if progress.cue == 0 else folded)))
+        place = BASKET if progress.cue == 0 else SHELF
+        inside = (np.abs(bar[:2] - place) < (0.1, 0.12)).all() and bar[2] < TABLE + 0.10
+        progress.reach("stored", bool(progress.stage >= 3 and inside and not held))
+        hands = [data.site(f"{name}_grip").xpos for name in ("left", "right")]
+        away = min(np.linalg.norm(hand - bar) for hand in hands) > 0.1
+        progress.over = bool(bar[2] < TABLE + 0.12 and not held and away)
