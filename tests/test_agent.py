@@ -14,6 +14,8 @@ from trace_il.export import script_controller
 from trace_il.memory.base import Readout
 
 D, C, SIZE, EVERY, STEPS = 4, 2, 32, 3, 17
+RELATIVE = (True, False, True, False)  # actions relative to the state
+
 
 POLICY = {
     "act": ACTConfig(chunk=6, actions_per_query=3, width=32, feedforward=32),
@@ -27,11 +29,11 @@ def make_agent(memory: str = "trace", policy_name: str = "act", agent_options: d
     config = TrainConfig(env=CorridorConfig(), memory=MEMORY_CONFIGS[memory](width=16), policy=policy, name="test")
     config.agent = AgentConfig(tick_every=EVERY, **(agent_options or {}))
     names = tuple(f"x{i}" for i in range(D))
-    spec = AgentSpec(("a", "b"), (SIZE, SIZE), names, names, (-2.0,) * D, (2.0,) * D, 10.0, EVERY, 3)
+    spec = AgentSpec(("a", "b"), (SIZE, SIZE), names, names, (-2.0,) * D, (2.0,) * D, 10.0, EVERY, 3, RELATIVE)
     agent = build_agent(config, spec)
     agent.standardize_state.fit(torch.randn(D), torch.rand(D) + 0.5)
-    agent.standardize_action.fit(torch.randn(D), torch.tensor([0.3, 0.4, 0.5, 0.0]))  # the last channel is constant
-    agent.policy.fit(1 + torch.rand(6, D))
+    spread = torch.tensor([0.3, 0.4, 0.5, 0.0]) * torch.linspace(1, 2, 6)[:, None]  # the last channel is constant
+    agent.standardize_action.fit(torch.randn(6, D), spread)
     dim = agent.address.dim
     agent.address.standardize_signature.fit(torch.randn(dim), torch.rand(dim) + 0.5)
     # Running statistics as after training.
@@ -59,8 +61,8 @@ def test_online_equals_scan_through_the_whole_policy(memory, policy, address):
     for seed in (0, 1):
         images, states = episode(seed=seed)
         features, _, readout = agent.scan(images[:, ::EVERY], states)
-        flat = Readout(*(part.flatten(0, 1) for part in readout))
-        chunks = agent.plan(features, flat).unflatten(0, (2, -1))
+        flat, now = Readout(*(part.flatten(0, 1) for part in readout)), states[:, ::EVERY].flatten(0, 1)
+        chunks = agent.plan(features, flat, now).unflatten(0, (2, -1))
         controller.reset(2)
         for t in range(STEPS):
             action = controller.step(images[:, t], states[:, t])
@@ -108,26 +110,20 @@ def test_actions_respect_limits_and_constant_channels():
     images, states = episode(1)
     action = controller.step(images[:, 0], states[:, 0])
     assert action.abs().max() <= 2.0
-    limited = agent.standardize_action.mean[3].clamp(-2, 2)
+    limited = agent.standardize_action.mean[0, 3].clamp(-2, 2)
     torch.testing.assert_close(action[0, 3], limited)
 
 
 @torch.no_grad()
-def test_precision_weighs_errors_and_is_undone():
-    """A precision of p makes an error of the chunk count p times, and does not change what the head can say."""
+def test_relative_targets_are_undone():
+    """A policy that predicts its target exactly plans the demonstrated actions."""
     agent = make_agent()
-    images, states = episode(1)
-    features, _, readout = agent.scan(images[:, ::EVERY], states)
-    readout = Readout(*(part.flatten(0, 1) for part in readout))
-    target = torch.randn(len(features), 6, D)
-    raw = agent.policy.act(features, readout) * agent.policy.precision
-    precision = 1 + 4 * torch.rand(6, D)
-    agent.policy.fit(precision)
-    after = agent.policy.act(features, readout)
-    torch.testing.assert_close(after * precision, raw)
-    errors = agent.policy.loss(features, [readout], target, torch.zeros(len(features), 6, dtype=torch.bool)).errors[0]
-    expected = precision * (after - target)
-    torch.testing.assert_close(errors, (expected.square() + agent.policy.absolute_weight * expected.abs()).mean(-1))
+    actions, states = 2 * torch.rand(3, 6, D) - 1, torch.randn(3, D)
+    actions[..., 3] = agent.standardize_action.mean[:, 3].clamp(-2, 2)
+    agent.policy.act = lambda features, readout: agent.targets(actions, states)
+    torch.testing.assert_close(agent.plan(None, None, states), actions)
+    shifted = agent.targets(actions + torch.tensor([1.0, 0, 1, 0]), states + torch.tensor([1.0, 5, 1, 5]))
+    torch.testing.assert_close(shifted, agent.targets(actions, states))
 
 
 def test_bad_input_is_named():

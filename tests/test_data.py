@@ -192,31 +192,30 @@ def test_batches_pad_and_mask(tmp_path):
     assert (batch.images[0, 3] == batch.images[0, 2]).all()
 
 
-def test_statistics_of_the_train_episodes(tmp_path):
-    """Actions get mean 0 and deviation 1; precision is their spread over that of their change."""
+def test_statistics_standardise_targets_over_train_episodes(tmp_path):
+    """Also those relative to the state, at each step of the chunk; what lies behind the end does not count."""
     writer = DatasetWriter(tmp_path / "d", DatasetSpec(10, {"cam": (32, 32)}, ("a", "b"), ("b", "c", "a"), ("cue",)))
     for number in range(6):
         episode = make_episode(12 + number, number)[0]
-        episode.actions[:, 0] = episode.states[:, 1] + 0.2 * episode.actions[:, 0]
-        episode.actions[:, 2] = 400.1  # constant: not to be scaled up, however large
+        episode.actions[:, 0] += 5 * episode.states[:, 1]
+        episode.actions[:, 1] = 400.1  # constant: not to be scaled up, however large
         writer.append(episode)
     config = TrainConfig(env=CorridorConfig(), memory=TraceConfig(), policy=ACTConfig(chunk=4, actions_per_query=2))
-    config.agent.tick_every = 3
+    config.agent.tick_every, config.agent.relative = 3, ["a", "b*"]
     data = EpisodeDataModule(tmp_path / "d", 3, 4)
-    agent = build_agent(config, agent_spec(config, data, (-1.0,) * 3, (1.0,) * 3))
-    fit_statistics(agent, data, ["b*"])
-    actions = torch.cat([torch.from_numpy(data.dataset.actions[n]) for n in data.train_numbers])
-    standard = agent.standardize_action(actions)
-    torch.testing.assert_close(standard.mean(0), torch.zeros(3), atol=1e-5, rtol=0)
-    torch.testing.assert_close(standard.std(0, correction=0), torch.tensor([1.0, 1, 0]), atol=1e-5, rtol=0)
+    spec = agent_spec(config, data, (-1.0,) * 3, (1.0,) * 3)
+    assert spec.relative == (True, False, True)
+    agent = build_agent(config, spec)
+    fit_statistics(agent, data)
     batch = data.episodes.batch(data.train_numbers)
-    change = batch.actions[..., 0] - batch.states[:, ::3, None, 1]
-    for step in range(4):  # what lies behind the end does not count
-        spread = change[..., step][~batch.is_pad[..., step]].std(correction=0)
-        expected = (actions[:, 0].std(correction=0) / spread).clamp(1, 10)
-        torch.testing.assert_close(agent.policy.precision[step, 0], expected)
-    assert agent.policy.precision[0, 0] > 1.5
-    assert (agent.policy.precision[:, 1:] == 1).all()
+    change = batch.actions - batch.states[:, ::3, None, [1, 0, 0]] * torch.tensor([1.0, 0.0, 1.0])
+    targets = agent.targets(batch.actions, batch.states[:, ::3])
+    assert not torch.allclose(targets, agent.standardize_action(batch.actions))
+    torch.testing.assert_close(targets, agent.standardize_action(change))
+    for step in range(4):
+        real = targets[..., step, :][~batch.is_pad[..., step]]
+        torch.testing.assert_close(real.mean(0), torch.zeros(3), atol=1e-5, rtol=0)
+        torch.testing.assert_close(real.std(0, correction=0), torch.tensor([1.0, 0, 1]), atol=1e-5, rtol=0)
 
 
 def test_killed_collection_keeps_whole_episodes_and_continues(tmp_path):

@@ -36,6 +36,7 @@ class AgentSpec:
     control_hz: float
     tick_every: int  # control steps between memory ticks
     depth: int  # signature depth p
+    relative: tuple[bool, ...]  # actions predicted relative to the state channel of the same name
 
     @property
     def state_dim(self) -> int:
@@ -94,6 +95,7 @@ class Agent(nn.Module):
 
     action_low: Tensor
     action_high: Tensor
+    reference: Tensor  # (D, A), 1 where an action is relative to a state channel
 
     def __init__(
         self,
@@ -110,7 +112,12 @@ class Agent(nn.Module):
         self.path_noise = path_noise
         self.encoder, self.address, self.memory, self.policy = encoder, address, memory, policy
         self.standardize_state = Standardizer(spec.state_dim, limit=10.0)
-        self.standardize_action = Standardizer(spec.action_dim)
+        self.standardize_action = Standardizer(policy.chunk, spec.action_dim)  # a statistic each step of the chunk
+        pairs = [
+            [float(r and s == a) for a, r in zip(spec.action_names, spec.relative, strict=True)]
+            for s in spec.state_names
+        ]
+        self.register_buffer("reference", torch.tensor(pairs), persistent=False)
         self.register_buffer("action_low", torch.tensor(spec.action_low))
         self.register_buffer("action_high", torch.tensor(spec.action_high))
 
@@ -162,9 +169,15 @@ class Agent(nn.Module):
         slots, readout = self.memory.step(slots, Evidence(content, self.address(xi, previous)))
         return features, slots, readout
 
-    def plan(self, features: Tensor, readout: Readout) -> Tensor:
-        """Action chunk (B, H, A) in physical units, within the action limits."""
+    @torch.jit.unused
+    def targets(self, actions: Tensor, states: Tensor) -> Tensor:
+        """What the policy is to predict: actions (..., H, A) and the states (..., D) at their ticks, physical units."""
+        return self.standardize_action(actions - (states @ self.reference).unsqueeze(-2))
+
+    def plan(self, features: Tensor, readout: Readout, state: Tensor) -> Tensor:
+        """Action chunk (B, H, A) in physical units, within the action limits; `state` (B, D), physical units."""
         chunk = self.standardize_action.inverse(self.policy.act(features, readout))
+        chunk = chunk + (state @ self.reference).unsqueeze(-2)
         return torch.minimum(torch.maximum(chunk, self.action_low), self.action_high)
 
 
@@ -209,6 +222,7 @@ class Controller(nn.Module):
         self.plan_age = -1  # steps since the chunk was planned; -1: no plan for this tick yet
         self.chunk = reference.new_zeros([batch, 1, 1])
         self.features = reference.new_zeros([batch, self.tokens, self.token_width])
+        self.state_at_tick = self.previous
         self.readout = self._blank_readout(reference)
 
     def _blank_readout(self, reference: Tensor) -> Readout:
@@ -251,7 +265,7 @@ class Controller(nn.Module):
             self.features, self.slots, self.readout = self.agent.tick(
                 images, path, self.xi, self.xi_at_tick, self.slots
             )
-            self.xi_at_tick = self.xi
+            self.xi_at_tick, self.state_at_tick = self.xi, state
             self.plan_age = -1
         self.steps += 1
 
@@ -261,7 +275,7 @@ class Controller(nn.Module):
         if self.steps == 0:
             raise ValueError("act() needs an observation: call observe() or step() first")
         if self.plan_age < 0:
-            self.chunk = self.agent.plan(self.features, self.readout)
+            self.chunk = self.agent.plan(self.features, self.readout, self.state_at_tick)
             self.plan_age = 0
         return self.chunk[:, self.plan_age]
 

@@ -14,8 +14,6 @@ from .memory import MEMORIES
 from .normalize import Standardizer
 from .policies import POLICIES
 
-MAX_PRECISION = 10.0
-
 
 def agent_spec(
     config: TrainConfig, data: EpisodeDataModule, low: tuple[float, ...], high: tuple[float, ...]
@@ -41,10 +39,11 @@ def agent_spec(
         control_hz=dataset.fps,
         tick_every=config.agent.tick_every,
         depth=config.agent.depth,
+        relative=relative_actions(config.agent.relative, dataset.state_names, dataset.action_names),
     )
 
 
-def precise_actions(
+def relative_actions(
     patterns: list[str], state_names: tuple[str, ...], action_names: tuple[str, ...]
 ) -> tuple[bool, ...]:
     """Which actions match one of `patterns`.
@@ -55,10 +54,10 @@ def precise_actions(
     for pattern in patterns:
         matches = fnmatch.filter(action_names, pattern)
         if not matches:
-            raise UserError(f"agent.precise: {pattern!r} matches none of the actions {list(action_names)}")
+            raise UserError(f"agent.relative: {pattern!r} matches none of the actions {list(action_names)}")
         missing = set(matches) - set(state_names)
         if missing:
-            raise UserError(f"agent.precise: {pattern!r} matches {sorted(missing)}, which the state does not have")
+            raise UserError(f"agent.relative: {pattern!r} matches {sorted(missing)}, which the state does not have")
     return tuple(any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns) for name in action_names)
 
 
@@ -105,21 +104,15 @@ class RunningMoments:
     def fit(self, standardizer: Standardizer) -> None:
         """Store what was gathered; at least one array was added."""
         assert self.origin is not None
-        standardizer.fit((self.origin + self.sum / self.count.clamp_min(1)).float(), self.deviation().float())
-
-    def deviation(self) -> Tensor:
-        """Standard deviation (*shape)."""
         count = self.count.clamp_min(1)
-        return (self.square / count - (self.sum / count).square()).clamp_min(0).sqrt()
+        mean = self.sum / count
+        deviation = (self.square / count - mean.square()).clamp_min(0).sqrt()
+        standardizer.fit((self.origin + mean).float(), deviation.float())
 
 
 @torch.no_grad()
-def fit_statistics(agent: Agent, data: EpisodeDataModule, precise: list[str]) -> None:
-    """Standardisation of state, action, signature and signature change, from the train episodes alone.
-
-    The policy is told the precision of the actions that match a pattern of `precise`; of others it is 1. Where a
-    copy of the present state is almost always right, as for a gripper, precision would teach just to copy.
-    """
+def fit_statistics(agent: Agent, data: EpisodeDataModule) -> None:
+    """Standardisation of state, action, signature and signature change, from the train episodes alone."""
     agent.eval()
     every, chunk, states, actions = agent.tick_every, agent.policy.chunk, data.dataset.states, data.dataset.actions
     moments = RunningMoments(agent.spec.state_dim)
@@ -127,24 +120,16 @@ def fit_statistics(agent: Agent, data: EpisodeDataModule, precise: list[str]) ->
         moments.add(torch.from_numpy(states[n]), torch.tensor(True))
     moments.fit(agent.standardize_state)
     dim = agent.address.dim
-    change, everywhere = RunningMoments(chunk, agent.spec.action_dim), RunningMoments(agent.spec.action_dim)
-    xis, deltas = RunningMoments(dim), RunningMoments(dim)
-    spec = agent.spec
-    chosen = precise_actions(precise, spec.state_names, spec.action_names)
-    shared = torch.tensor(chosen)
-    present = [spec.state_names.index(n) if c else 0 for n, c in zip(spec.action_names, chosen, strict=True)]
+    change, xis, deltas = RunningMoments(chunk, agent.spec.action_dim), RunningMoments(dim), RunningMoments(dim)
     for n in data.train_numbers:
         state, action = torch.from_numpy(states[n]), torch.from_numpy(actions[n])
         window = torch.arange(0, len(action), every)[:, None] + torch.arange(chunk)
-        future = action[window.clamp_max(len(action) - 1)]
-        change.add(future - state[::every, None, present] * shared, (window < len(action)).unsqueeze(-1))
-        everywhere.add(action, torch.tensor(True))
+        targets = action[window.clamp_max(len(action) - 1)] - (state[::every] @ agent.reference).unsqueeze(-2)
+        change.add(targets, (window < len(action)).unsqueeze(-1))
         now, before = (agent.address.features(xi[0]) for xi in agent.signatures(state.unsqueeze(0)))
         xis.add(now, torch.tensor(True))
         deltas.add(now - before, torch.tensor(True))
-    everywhere.fit(agent.standardize_action)
+    change.fit(agent.standardize_action)
     xis.fit(agent.address.standardize_signature)
     deltas.fit(agent.address.standardize_delta)
-    ratio = agent.standardize_action.std / change.deviation().float().clamp_min(1e-6)
-    agent.policy.fit(torch.where(shared, ratio, 1.0).clamp(1.0, MAX_PRECISION))
     agent.train()

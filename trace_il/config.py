@@ -139,8 +139,8 @@ class AgentConfig:
     log_signature: bool = False  # in place of the signature
     address_dropout: float = 0.2  # against recognising an episode by its own path
     path_noise: float = 0.05  # the same; in standard deviations of the state
-    # Patterns of actions whose errors are measured in spreads of the motion to come, such as "*_elbow"; by policy=act.
-    precise: list[str] = field(default_factory=list)
+    # Patterns of action names that are predicted relative to the present state, such as "*_elbow".
+    relative: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -156,7 +156,7 @@ class DataConfig:
 
 @dataclass
 class TrainerConfig:
-    epochs: int = 20
+    epochs: int = 24
     steps_per_epoch: int = 50
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4

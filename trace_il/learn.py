@@ -46,7 +46,7 @@ class BranchTemplates:
             if first < 0:
                 continue
             window = slice(first, first + self.BEFORE + self.AFTER)
-            target = agent.standardize_action(batch.actions[0])[window].flatten(1)
+            target = agent.targets(batch.actions[0], batch.states[0, :: agent.tick_every])[window].flatten(1)
             if len(target) == self.BEFORE + self.AFTER:
                 chunks.setdefault(int(batch.cue[0]), []).append(target)
         self.usable = len(chunks) >= 2
@@ -114,7 +114,7 @@ class ImitationModule(pl.LightningModule):
     def losses(self, batch: EpisodeBatch) -> tuple[dict[str, Tensor], Tensor]:
         """All losses by name, to be summed, and the predicted chunks (B, N, H, A), standardised."""
         features, evidence, readout = self.agent.scan(batch.images, batch.states)
-        target = self.agent.standardize_action(batch.actions).flatten(0, 1)
+        target = self.agent.targets(batch.actions, batch.states[:, :: self.agent.tick_every]).flatten(0, 1)
         is_pad = batch.is_pad.flatten(0, 1)
         readouts = [flatten_ticks(readout)]
         if self.teacher is not None:
@@ -148,7 +148,7 @@ class ImitationModule(pl.LightningModule):
     def validation_step(self, batch: EpisodeBatch, batch_idx: int) -> None:
         losses, chunks = self.losses(batch)
         size = len(batch.images)
-        target = self.agent.standardize_action(batch.actions)
+        target = self.agent.targets(batch.actions, batch.states[:, :: self.agent.tick_every])
         distance = (chunks - target).abs().mean(-1)
         error = weighted_mean(distance, (~batch.is_pad).to(distance.dtype))
         self.log("val/action_error", error, prog_bar=True, batch_size=size, sync_dist=True)

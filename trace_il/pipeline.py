@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress, track
 
 from .agent import Agent, AgentSpec
-from .build import agent_spec, build_agent, fit_statistics, precise_actions
+from .build import agent_spec, build_agent, fit_statistics, relative_actions
 from .cli import PhaseClock
 from .config import CollectConfig, GymConfig, TrainConfig, env_label, env_options, to_plain
 from .data.collect import CollectSpec, collect
@@ -125,11 +125,10 @@ def check_buildable(config: TrainConfig) -> None:
     if odd:
         raise UserError(f"videos need even image sizes, the environment's cameras have {odd}; change env.image_size")
     states, actions = channel_names(env, "state"), channel_names(env, "action")
-    precise_actions(config.agent.precise, states, actions)
     limits = (0.0,) * len(actions)
     spec = AgentSpec(
         tuple(sizes), next(iter(sizes.values())), states, actions, limits, limits, control_hz(env),
-        config.agent.tick_every, config.agent.depth,
+        config.agent.tick_every, config.agent.depth, relative_actions(config.agent.relative, states, actions),
     )  # fmt: skip
     env.close()
     try:
@@ -191,7 +190,7 @@ def make_module(
     """The learner with fresh seeded weights and fitted statistics."""
     torch.manual_seed(config.seed)
     agent: Agent = build_agent(config, agent_spec(config, data, *limits))
-    fit_statistics(agent, data, config.agent.precise)
+    fit_statistics(agent, data)
     memory = agent.memory
     teacher = None
     if config.trainer.teacher == "attention":

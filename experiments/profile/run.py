@@ -37,7 +37,8 @@ def main() -> None:
     config = TrainConfig(env=DelayedEvidenceConfig(), memory=TraceConfig(), policy=ACTConfig(), name="profile")
     names, every = tuple(map(str, range(CHANNELS))), config.agent.tick_every
     limits = (-9.0,) * CHANNELS, (9.0,) * CHANNELS
-    spec = AgentSpec(CAMERAS, (SIZE, SIZE), names, names, *limits, 20.0, every, config.agent.depth)
+    relative = (True,) * CHANNELS
+    spec = AgentSpec(CAMERAS, (SIZE, SIZE), names, names, *limits, 20.0, every, config.agent.depth, relative)
     agent = build_agent(config, spec)
     memory = agent.memory
     teacher = AttentionTeacher(memory.content_dim, memory.address_dim, memory.slots, memory.width)

@@ -3,13 +3,11 @@
     tokens   = Encoder([latent, camera tokens, state token])
     chunk    = Decoder(queries; attends to [tokens, memory tokens])          memory tokens: RegressionAdapter
     loss     = masked e^2 + absolute_weight |e| + kl_weight KL(q(latent | state, target) || N(0, 1))
-    e        = precision (chunk - target)                                    precision: `Policy.fit`
+    e        = chunk - target
 
 ACT takes the absolute value alone. But few targets depend on a cue that has left view, and they are the ones
 with a large error: the absolute error's gradient is as large on all the others, which drown them. The square alone,
-in turn, forgives the small errors that decide a grasp. For the same reason errors are measured in spreads of the
-motion to come, not in spreads of all positions of the joint. (To predict that motion itself was tried: the hand then
-hardly reacts to having been pushed, while a joint's absolute target brings it back by itself.)
+in turn, forgives the small errors that decide a grasp.
 
 Smaller than the reference in two respects, for two CPU cores: a camera is one token, not a grid of
 them; and a decoder query stands for `actions_per_query` consecutive actions. The CVAE is off unless
@@ -39,8 +37,6 @@ class ACTPolicy(Policy):
         ValueError: chunk is not a multiple of actions_per_query.
     """
 
-    precision: Tensor
-
     def __init__(
         self,
         action_dim: int,
@@ -64,7 +60,6 @@ class ACTPolicy(Policy):
             raise ValueError(f"chunk must be a multiple of actions_per_query, got {chunk} and {actions_per_query}")
         self.chunk, self.action_dim = chunk, action_dim
         self.latent_dim, self.kl_weight, self.absolute_weight = latent_dim, kl_weight, absolute_weight
-        self.register_buffer("precision", torch.ones(chunk, action_dim))
         self.adapter = RegressionAdapter(slots, slot_width, address_dim, width)
         encoder_layer = nn.TransformerEncoderLayer(
             width, heads, feedforward, dropout, "gelu", batch_first=True, norm_first=True
@@ -84,18 +79,13 @@ class ACTPolicy(Policy):
                 nn.Linear(inputs, 2 * width), nn.GELU(), nn.Linear(2 * width, 2 * latent_dim)
             )
 
-    @torch.jit.unused
-    def fit(self, precision: Tensor) -> None:
-        self.precision.copy_(precision)
-
     def _encode(self, features: Tensor, latent: Tensor) -> Tensor:
         return self.encoder(torch.cat([self.latent_token(latent).unsqueeze(1), features], dim=1))
 
     def _decode(self, encoded: Tensor, readout: Readout) -> Tensor:
         attention_memory = torch.cat([encoded, self.adapter(readout)], dim=1)
         queries = self.queries + self.adapter.query_shift(readout).unsqueeze(1)
-        chunk = self.head(self.decoder(queries, attention_memory)).view(-1, self.chunk, self.action_dim)
-        return chunk / self.precision
+        return self.head(self.decoder(queries, attention_memory)).view(encoded.shape[0], self.chunk, self.action_dim)
 
     def act(self, features: Tensor, readout: Readout) -> Tensor:
         latent = features.new_zeros(features.shape[0], max(self.latent_dim, 1))
@@ -115,6 +105,6 @@ class ACTPolicy(Policy):
             extra["kl"] = self.kl_weight * (divergence * has_target).sum() / has_target.sum().clamp_min(1.0)
         encoded = self._encode(features, latent)
         chunks = [self._decode(encoded, readout) for readout in readouts]
-        errors = [self.precision * (chunk - target) for chunk in chunks]
+        errors = [chunk - target for chunk in chunks]
         means = [(error.square() + self.absolute_weight * error.abs()).mean(-1) for error in errors]
         return PolicyLoss(means, extra, chunks[0].detach())

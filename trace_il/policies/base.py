@@ -27,14 +27,6 @@ class Policy(nn.Module):
 
     chunk: int  # H
 
-    def fit(self, precision: Tensor) -> None:
-        """Take from the train split how precise each target must be; a policy may ignore it.
-
-        Args:
-            precision: (H, A), >= 1: the spread of an action over the spread of its change from the present
-                state. Where it is large, an error that is small beside all positions is a large part of a motion.
-        """
-
     def loss(self, features: Tensor, readouts: list[Readout], target: Tensor, is_pad: Tensor) -> "PolicyLoss":
         """Imitation error of each readout on the same present.
 
