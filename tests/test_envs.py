@@ -94,7 +94,7 @@ def test_visual_cue_is_invisible_at_the_branch(name, options, seed):
     env.close()
 
 
-@pytest.mark.parametrize("task", ["book", "laundry"])
+@pytest.mark.parametrize("task", ["book", "laundry", "cable"])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_origin_cue_is_invisible_at_the_branch(task, seed):
     env = make("DelayedEvidence-v0", {"task": task})

@@ -30,7 +30,7 @@ class CorridorConfig(EnvConfig):
 @dataclass
 class DelayedEvidenceConfig(EnvConfig):
     id: str = "DelayedEvidence-v0"
-    task: str = "medicine"  # medicine, book
+    task: str = "medicine"  # tool, book, laundry, cable, medicine
     image_size: int = 64  # pixels
 
 
