@@ -10,7 +10,7 @@ import argparse
 import json
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -40,7 +40,7 @@ def main() -> None:
     options = parser.parse_args()
     from trace_il.scores import write_results
 
-    cases = [(t, m, s) for s in options.seeds for m in options.memories for t in options.tasks]
+    cases = [(t, m, s) for m in options.memories for s in options.seeds for t in options.tasks]
     for task in options.tasks:  # once, by all cores; the runs then find them
         subprocess.run([sys.executable, "collect.py", "env=delayed_evidence", f"env.task={task}"], cwd=ROOT, check=True)
 
@@ -52,17 +52,21 @@ def main() -> None:
         print("finished", *case, flush=True)
         return ROOT / f"runs/delayed_evidence-{case[0]}-{case[1]}-{case[2]}/summary.json"
 
-    rows: dict[str, list[dict]] = {task: [] for task in options.tasks}
+    rows: dict[tuple[str, str, int], list[dict]] = {}
     with ThreadPoolExecutor(options.jobs) as pool:
-        for (task, memory, seed), path in zip(cases, pool.map(run, cases), strict=True):
-            summary = json.loads(path.read_text())
+        futures = {pool.submit(run, case): case for case in cases}
+        for future in as_completed(futures):
+            task, memory, seed = case = futures[future]
+            summary = json.loads(future.result().read_text())
+            rows[case] = []
             for arm, score in summary["scores"].items():
                 name = memory if arm == "trained" else f"{memory}, {arm}"
                 row = {"task": task, "policy": "act", "memory": name, "seed": seed, **score}
                 row |= {f"seconds_{phase}": value for phase, value in summary["seconds"].items()}
-                row["trained_at"] = summary["commit"]
-                rows[task].append(row)
-            write_results(HERE / f"results/{task}.json", options.seeds, rows[task])
+                rows[case].append({**row, "trained_at": summary["commit"]})
+            done = [case for case in cases if case[0] == task and case in rows]
+            seeds = sorted({seed for _, _, seed in done})
+            write_results(HERE / f"results/{task}.json", seeds, [row for case in done for row in rows[case]])
 
 
 if __name__ == "__main__":
