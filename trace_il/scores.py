@@ -103,15 +103,17 @@ def hardware() -> str:
 
 
 def commit() -> str:
-    """Commit of the checkout, with "+changes" when files differ from it; "unknown" outside of one."""
+    """Commit of the checkout, with "+changes" when files differ from it; "unknown" outside of one.
+
+    Results files do not count: an experiment rewrites them while it runs.
+    """
     here = Path(__file__).resolve().parent
+    changes = ["git", "status", "--porcelain", "-uno", "--", ":(top)", ":(top,exclude)experiments/*/results/*"]
     try:
         head = subprocess.run(
             ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, cwd=here
         ).stdout.strip()
-        dirty = subprocess.run(
-            ["git", "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True, cwd=here
-        ).stdout
+        dirty = subprocess.run(changes, capture_output=True, text=True, check=True, cwd=here).stdout
     except (subprocess.CalledProcessError, FileNotFoundError):
         return "unknown"
     return head + ("+changes" if dirty.strip() else "")
