@@ -192,6 +192,21 @@ def test_batches_pad_and_mask(tmp_path):
     assert (batch.images[0, 3] == batch.images[0, 2]).all()
 
 
+def test_training_begins_episodes_at_every_control_step_of_a_tick(tmp_path):
+    make_dataset(tmp_path / "d", (7, 12, 9, 8, 6, 6))
+    data = EpisodeDataModule(tmp_path / "d", tick_every=3, chunk=4, batch_size=2, steps_per_epoch=30, together=2)
+    reader, frames = data.dataset, data.episodes.cache.episode(1)
+    batch = data.episodes.batch([0, 1], [0, 2])
+    np.testing.assert_array_equal(batch.images[1, :3], frames[2::3][:3])
+    np.testing.assert_array_equal(batch.states[1, :10], reader.states[1][2:])
+    np.testing.assert_array_equal(batch.actions[1, 1], reader.actions[1][5:9])
+    order = data.train_order(0)
+    assert order == data.train_order(0) != data.train_order(1)
+    assert {offset for step in order for _, offset in step} == {0, 1, 2}
+    # Episodes that show one scene begin alike, so that nothing but the cue tells them apart.
+    assert all(first[1] == second[1] for first, second in order if first[0] // 2 == second[0] // 2)
+
+
 def test_statistics_standardise_targets_over_train_episodes(tmp_path):
     """Also those relative to the state, at each step of the chunk; what lies behind the end does not count."""
     writer = DatasetWriter(tmp_path / "d", DatasetSpec(10, {"cam": (32, 32)}, ("a", "b"), ("b", "c", "a"), ("cue",)))

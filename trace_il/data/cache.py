@@ -56,9 +56,9 @@ class FrameCache:
         self.starts = np.concatenate([[0], np.cumsum(dataset.lengths)])
         self.frames = np.memmap(self.path, np.uint8, "r", shape=shape)
 
-    def episode(self, episode: int, every: int = 1) -> np.ndarray:
-        """Every `every`-th frame of an episode, (N, C, H, W, 3)."""
-        return self.frames[self.starts[episode] : self.starts[episode + 1] : every]
+    def episode(self, episode: int) -> np.ndarray:
+        """The frames of an episode, (T, C, H, W, 3)."""
+        return self.frames[self.starts[episode] : self.starts[episode + 1]]
 
 
 def _digest(dataset: DatasetReader) -> str:

@@ -17,14 +17,15 @@ from .reader import DatasetReader
 class _Batches(Dataset):
     """A map-style view: item i is a whole batch, so that nothing but the index needs to be remembered."""
 
-    def __init__(self, episodes: EpisodeDataset, numbers: list[list[int]]) -> None:
-        self.episodes, self.numbers = episodes, numbers
+    def __init__(self, episodes: EpisodeDataset, order: list[list[tuple[int, int]]]) -> None:
+        self.episodes, self.order = episodes, order
 
     def __len__(self) -> int:
-        return len(self.numbers)
+        return len(self.order)
 
     def __getitem__(self, index: int) -> EpisodeBatch:
-        return self.episodes.batch(self.numbers[index])
+        numbers, offsets = zip(*self.order[index], strict=True)
+        return self.episodes.batch(list(numbers), list(offsets))
 
 
 class EpisodeDataModule(pl.LightningDataModule):
@@ -76,22 +77,27 @@ class EpisodeDataModule(pl.LightningDataModule):
         self.batch_size, self.steps_per_epoch = batch_size, steps_per_epoch
         self.seed, self.num_workers, self.together = seed, num_workers, together
 
-    def train_order(self, epoch: int, rank: int = 0, world: int = 1) -> list[list[int]]:
-        """Episode numbers of each batch of an epoch: consecutive slices of an endless stream of permutations."""
+    def train_order(self, epoch: int, rank: int = 0, world: int = 1) -> list[list[tuple[int, int]]]:
+        """(episode, offset) of each batch of an epoch: consecutive slices of an endless stream of permutations.
+
+        The offset, 0 to tick_every - 1 control steps, is where the episode is begun; it is one for a whole scene.
+        """
         per_step = self.batch_size * world
         first = epoch * self.steps_per_epoch * per_step
         stream = list(self._stream(first, self.steps_per_epoch * per_step))
         steps = [stream[i : i + per_step] for i in range(0, len(stream), per_step)]
         return [step[rank::world] for step in steps]
 
-    def _stream(self, first: int, count: int) -> Iterator[int]:
+    def _stream(self, first: int, count: int) -> Iterator[tuple[int, int]]:
         size = len(self.train_numbers)
         scenes = [self.train_numbers[i : i + self.together] for i in range(0, size, self.together)]
         for position in range(first, first + count):
             if position == first or position % size == 0:
-                order = np.random.default_rng([self.seed, position // size]).permutation(len(scenes))
-                numbers = [number for scene in order for number in scenes[scene]]
-            yield numbers[position % size]
+                rng = np.random.default_rng([self.seed, position // size])
+                order = rng.permutation(len(scenes))
+                offsets = rng.integers(self.episodes.tick_every, size=len(scenes)).tolist()
+                items = [(number, offsets[scene]) for scene in order for number in scenes[scene]]
+            yield items[position % size]
 
     def train_dataloader(self) -> DataLoader:
         assert self.trainer is not None
@@ -104,11 +110,12 @@ class EpisodeDataModule(pl.LightningDataModule):
         world, numbers = self.trainer.world_size, list(self.held_out_numbers)
         numbers += (numbers * world)[: -len(numbers) % world]  # every process validates as many batches
         numbers = numbers[self.trainer.global_rank :: world]
-        return self._loader([numbers[i : i + self.batch_size] for i in range(0, len(numbers), self.batch_size)])
+        items = [(number, 0) for number in numbers]
+        return self._loader([items[i : i + self.batch_size] for i in range(0, len(items), self.batch_size)])
 
-    def _loader(self, numbers: list[list[int]]) -> DataLoader:
+    def _loader(self, order: list[list[tuple[int, int]]]) -> DataLoader:
         return DataLoader(
-            _Batches(self.episodes, numbers),
+            _Batches(self.episodes, order),
             batch_size=None,
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),

@@ -4,6 +4,10 @@ control step   0  1  2  3  4  5  6  7  8        tick_every = 3, T = 9, N = 3, H 
 states         s  s  s  s  s  s  s  s  s        (B, T, D)
 images         i        i        i              (B, N, C, H, W, 3)
 targets at 6                     a  a  a  -     (B, N, H, A), is_pad marks what lies behind the end
+
+An episode can be begun `offset` < tick_every steps late, so that training sees every control step at a tick. Where
+demonstrations go by the clock, their ticks would otherwise see the same few moments of a motion for ever, and an agent
+that is a step ahead of them or behind would be in places that it has never seen.
 """
 
 from dataclasses import dataclass, fields
@@ -41,30 +45,31 @@ class EpisodeDataset:
     def __init__(self, dataset: DatasetReader, cache: FrameCache, tick_every: int, chunk: int) -> None:
         self.dataset, self.cache, self.tick_every, self.chunk = dataset, cache, tick_every, chunk
 
-    def batch(self, numbers: list[int]) -> EpisodeBatch:
-        """Episodes `numbers`, padded to the longest of them."""
+    def batch(self, numbers: list[int], offsets: list[int] | None = None) -> EpisodeBatch:
+        """Episodes `numbers`, each from control step `offsets[i]` on (default 0), padded to the longest of them."""
         data, every = self.dataset, self.tick_every
-        steps = max(int(data.lengths[n]) for n in numbers)
+        offsets = offsets or [0] * len(numbers)
+        steps = max(int(data.lengths[n]) - offset for n, offset in zip(numbers, offsets, strict=True))
         ticks = -(-steps // every)
-        first = self.cache.episode(numbers[0], every)
+        first = self.cache.episode(numbers[0])
         images = np.zeros((len(numbers), ticks, *first.shape[1:]), np.uint8)
         states = np.zeros((len(numbers), steps, data.states[0].shape[1]), np.float32)
         actions = np.zeros((len(numbers), ticks, self.chunk, data.actions[0].shape[1]), np.float32)
         is_pad = np.ones((len(numbers), ticks, self.chunk), bool)
         phase = np.full((len(numbers), ticks), -1, np.int64)
         cue = np.full(len(numbers), -1, np.int64)
-        for row, number in enumerate(numbers):
-            length = int(data.lengths[number])
-            frames = self.cache.episode(number, every)
+        for row, (number, offset) in enumerate(zip(numbers, offsets, strict=True)):
+            length = int(data.lengths[number]) - offset
+            frames = self.cache.episode(number)[offset::every]
             images[row, : len(frames)] = frames
             images[row, len(frames) :] = frames[-1]  # not black: padding passes through the batch norm too
-            states[row, :length] = data.states[number]
+            states[row, :length] = data.states[number][offset:]
             states[row, length:] = data.states[number][-1]
             window = np.arange(0, length, every)[:, None] + np.arange(self.chunk)
-            actions[row, : len(window)] = data.actions[number][np.minimum(window, length - 1)]
+            actions[row, : len(window)] = data.actions[number][offset:][np.minimum(window, length - 1)]
             is_pad[row, : len(window)] = window >= length
             if "phase" in data.labels:
-                phase[row, : len(window)] = data.labels["phase"][number][::every]
+                phase[row, : len(window)] = data.labels["phase"][number][offset::every]
             if "cue" in data.labels:
                 cue[row] = data.labels["cue"][number][0]
         valid = ~is_pad.all(-1)
