@@ -75,7 +75,7 @@ class Medicine(Task):
             model.body(f"bin_{number}").pos[:2] = bins[number]
         data.joint("box").qpos[:] = *box, TABLE + BOX_HALF[2], 1, 0, 0, 0
         start = rng.uniform(-0.015, 0.015, (2, 3))
-        return {"tray": tray, "box": box, "bins": bins, "start": start}
+        return {"tray": tray, "box": box, "bins": bins, "start": start, "release": rng.integers(4, size=1)}
 
     def apply_cue(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, cue: int) -> None:
         model.geom("cue").rgba = CUE_COLORS[cue]
@@ -95,11 +95,12 @@ class Medicine(Task):
         right.to(60, bx, by, TABLE + 0.17, opened).to(98, bx, by, low, opened).to(102, bx, by, low, closed)
         right.through(118, bx, by, TABLE + 0.15, closed).through(156, 0.27, 0.0, 0.70, closed)
         right.through(200, 0.24, -0.26, 0.76, closed).through(240, *BRANCH_POINT, closed)
-        # The hand never stops and opens at once while it still sinks: after a stop, or with a slow beginning, an
-        # imitator that plans again every tick would begin to open for ever.
-        right.through(262, *target, 0.52, closed, speed=0.4).through(270, *target, TABLE + 0.065, closed)
-        right.to(272, *target, TABLE + 0.06, opened).to(286, *target, 0.58, opened)
-        return Script(left, right, Track(np.zeros(3)), (DOWN, DOWN), 240, ((22, 36), (86, 104), (212, 240), (260, 300)))
+        # Down until the box stands, and open a little later, in every episode at another moment: an imitator that
+        # comes down without opening is then in a place that demonstrations show, and they all open there.
+        right.through(256, *target, 0.53, closed, speed=0.4).to(272, *target, TABLE + 0.022, closed)
+        release = 273 + int(layout["release"][0])
+        right.hold(release).to(release + 2, *target, TABLE + 0.022, opened).hold(280).to(292, *target, 0.58, opened)
+        return Script(left, right, Track(np.zeros(3)), (DOWN, DOWN), 240, ((22, 36), (86, 104), (212, 240), (264, 300)))
 
     def check(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, progress: Progress) -> None:
         lid = data.joint("lid").qpos[0]
