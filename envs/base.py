@@ -56,7 +56,8 @@ class DelayedEvidenceBase(gymnasium.Env):
         raise NotImplementedError
 
     def scene_geometry(self) -> list[dict[str, Any]]:
-        """Shapes for a 3D view: dicts with `name`, `kind`, `size`, `rgba`, `position`, `quaternion` (wxyz)."""
+        """Shapes for a 3D view: dicts with `name`, `kind`, `rgba` and either `size`, `position`, `quaternion` (wxyz)
+        or, of a "mesh", `vertices` (V, 3) in the world and triangles `faces` (F, 3)."""
         return []
 
     def _draw_cue(self, options: dict[str, Any] | None) -> int:

@@ -127,6 +127,18 @@ def test_progress_of_wrong_branch():
     assert info["branch_correct"] == 0 and not info["is_success"] and info["progress"] == 0.75
 
 
+def test_scene_geometry_shows_the_cloth_where_it_is():
+    env = make("DelayedEvidence-v0", {"task": "laundry", "camera_period": 1000})
+    env.reset(seed=3)
+    for _ in range(3):
+        env.step(env.make_expert().action().executed)
+    (cloth,) = [shape for shape in env.scene_geometry() if shape["kind"] == "mesh"]
+    assert set(cloth["faces"].flat) == set(range(len(cloth["vertices"])))
+    (hanger,) = [shape for shape in env.scene_geometry() if shape["name"] == "garment_hanger"]
+    hangs = hanger["position"][2] - cloth["vertices"][:, 2]
+    assert abs(hangs.min()) < 0.01 and 0.12 < hangs.max() < 0.15
+
+
 def test_large_images_and_vector_env():
     env = make("DelayedEvidence-v0", {"image_size": 224})
     assert env.reset(seed=0)[0]["pixels"]["left_wrist"].shape == (224, 224, 3)

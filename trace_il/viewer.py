@@ -130,6 +130,13 @@ def _scene(rec: rr.RecordingStream, root: str, scene: list[list[dict[str, Any]]]
     for number, shape in enumerate(scene[0]):
         path = f"{root}/world/{shape['name']}"
         color = [tuple(int(255 * c) for c in shape["rgba"])]
+        if shape["kind"] == "mesh":  # moves by its vertices; a triangle is drawn from both sides
+            faces = np.concatenate([shape["faces"], shape["faces"][:, ::-1]])
+            rec.log(path, rr.Mesh3D.from_fields(triangle_indices=faces, albedo_factor=color[0]), static=True)
+            vertices = np.array([shapes[number]["vertices"] for shapes in scene], dtype=np.float32)
+            columns = rr.Mesh3D.columns(vertex_positions=vertices.reshape(-1, 3))
+            rec.send_columns(path, index, columns.partition([vertices.shape[1]] * len(vertices)))
+            continue
         size = np.asarray(shape["size"], dtype=np.float32)
         archetype: Any
         if shape["kind"] == "box":

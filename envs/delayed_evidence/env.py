@@ -142,6 +142,19 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
                     "quaternion": quaternion,
                 }
             )
+        for number in range(self.model.nflex):  # cloth
+            first, count = self.model.flex_vertadr[number], self.model.flex_vertnum[number]
+            start, corners = self.model.flex_elemdataadr[number], self.model.flex_dim[number] + 1
+            faces = self.model.flex_elem[start : start + corners * self.model.flex_elemnum[number]]
+            shapes.append(
+                {
+                    "name": f"cloth_{number}",
+                    "kind": "mesh",
+                    "rgba": self.model.flex_rgba[number].copy(),
+                    "vertices": self.data.flexvert_xpos[first : first + count].copy(),
+                    "faces": faces.reshape(-1, corners).copy(),
+                }
+            )
         return shapes
 
     def _render(self, height: int, width: int, camera: str | mujoco.MjvCamera) -> np.ndarray:
