@@ -80,7 +80,8 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
         self.cue = self._draw_cue(options)
         self.task.apply_cue(self.model, self.data, self.layout, self.cue)
         self.steps = 0
-        self.robot.place(self.data, ScriptedExpert(self, 0.0).start_joints(), FINGER_OPEN)
+        base = self.layout.get("base", np.zeros(3))
+        self.robot.place(self.data, base, ScriptedExpert(self, 0.0).start_joints(), FINGER_OPEN)
         mujoco.mj_forward(self.model, self.data)
         self.progress = Progress(self.task, self.cue)
         self.task.check(self.model, self.data, self.layout, self.progress)

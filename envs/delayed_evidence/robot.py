@@ -130,7 +130,7 @@ def _add_arm(spec: mujoco.MjSpec, base: mujoco.MjsBody, side: str, sign: float) 
         )
         part.add_geom(
             type=box,
-            size=(0.04, 0.006, 0.014),
+            size=(0.04, 0.006, 0.02),
             pos=(0.01, 0, 0),
             rgba=DARK,
             mass=0.05,
@@ -191,8 +191,10 @@ class RobotIndex:
             data.ctrl[self.arm_ctrl[side]] = action[start : start + 6]
             data.ctrl[self.finger_ctrl[side]] = action[start + 6]
 
-    def place(self, data: mujoco.MjData, arms: np.ndarray, gripper: float) -> None:
-        """Put both arms (2, 6) and grippers at rest there, servo targets included."""
+    def place(self, data: mujoco.MjData, base: np.ndarray, arms: np.ndarray, gripper: float) -> None:
+        """Put base (x, y, yaw; ignored where it is fixed), both arms (2, 6) and grippers at rest there."""
+        if self.mobile:
+            data.qpos[self.base_qpos] = base
         for side in (0, 1):
             data.qpos[self.arm_qpos[side]] = data.ctrl[self.arm_ctrl[side]] = arms[side]
             data.qpos[self.finger_qpos[side]] = data.ctrl[self.finger_ctrl[side]] = gripper

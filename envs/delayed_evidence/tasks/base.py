@@ -5,7 +5,8 @@ import numpy as np
 
 from ..expert import Script
 
-Layout = dict[str, np.ndarray]  # where things are in this episode, drawn from the seed alone
+# Where things are in this episode, drawn from the seed alone; "base": x, y, yaw of the base at the start, if it drives.
+Layout = dict[str, np.ndarray]
 
 
 class Task:
@@ -57,6 +58,11 @@ def touching(model: mujoco.MjModel, data: mujoco.MjData, body: str, others: str)
         if wanted in (first, second) and model.body(second if first == wanted else first).name.startswith(others):
             return True
     return False
+
+
+def held(model: mujoco.MjModel, data: mujoco.MjData, body: str) -> bool:
+    """Whether a finger of either hand touches `body`."""
+    return any(touching(model, data, body, f"{side}_finger") for side in ("left", "right"))
 
 
 def flex_touching(model: mujoco.MjModel, data: mujoco.MjData, geom: str) -> bool:

@@ -69,8 +69,6 @@ class Book(Task):
         dx, dy = layout["book"]
         place = (SHELF_X - 0.02 + dx, SIDE[cue] - SHOULDER_SIDE + dy, SHELF_TOP + BOOK_HALF[2])
         data.joint("book").qpos[:] = *place, 1, 0, 0, 0
-        for joint, value in zip(("base_x", "base_y", "base_yaw"), layout["base"], strict=True):
-            data.joint(joint).qpos[0] = value
 
     def script(self, layout: Layout, cue: int) -> Script:
         dx, dy = layout["book"]

@@ -14,7 +14,7 @@ import numpy as np
 from ..expert import DOWN, Script, Track
 from ..robot import FINGER_OPEN
 from ..scene import add_box, add_open_box
-from .base import Layout, Progress, Task, touching
+from .base import Layout, Progress, Task, held
 
 TABLE = 0.40  # height of the table top, m
 ANCHOR = np.array([0.66, 0.0])
@@ -133,19 +133,19 @@ class Cable(Task):
     def check(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, progress: Progress) -> None:
         plug = data.geom("plug").xpos
         upright = data.geom("plug").xmat[8] > 0.9
-        held = any(touching(model, data, "plug", f"{side}_finger") for side in ("left", "right"))
+        in_hand = held(model, data, "plug")
         inside = np.abs(plug[:2] - layout["sockets"]).max(axis=1) < SOCKET_HALF
         down = plug[2] < TABLE + PLUG_HALF + 0.015 and upright
         progress.reach("plug_taken", bool(plug[2] > TABLE + PLUG_HALF + 0.04))
-        progress.reach("plug_docked", bool(inside[2] and down and not held))
+        progress.reach("plug_docked", bool(inside[2] and down and not in_hand))
         home = min(abs(data.site(f"{side}_grip").xpos[1]) for side in ("left", "right")) > 0.22
         progress.cue_seen = True
         progress.at_branch = progress.at_branch or (progress.cue_over and not home)
         progress.cue_over = progress.cue_over or bool(progress.stage >= 2 and home)
-        if progress.stage >= 2 and held and progress.choice < 0 and abs(plug[1] - DOCK[1]) > 0.07:
+        if progress.stage >= 2 and in_hand and progress.choice < 0 and abs(plug[1] - DOCK[1]) > 0.07:
             progress.choice = 0 if plug[1] > 0 else 1
         progress.reach("port_reached", bool(progress.choice == progress.cue and inside[progress.cue]))
-        progress.reach("plugged", bool(inside[progress.cue] and down and not held))
+        progress.reach("plugged", bool(inside[progress.cue] and down and not in_hand))
         hands = [data.site(f"{side}_grip").xpos for side in ("left", "right")]
         away = min(np.linalg.norm(hand - plug) for hand in hands) > 0.08
-        progress.over = bool((inside[:2].any() and down and not held and away) or plug[2] < TABLE - 0.05)
+        progress.over = bool((inside[:2].any() and down and not in_hand and away) or plug[2] < TABLE - 0.05)

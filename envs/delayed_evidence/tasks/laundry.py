@@ -12,7 +12,7 @@ import numpy as np
 from ..expert import DOWN, Script, Track
 from ..robot import FINGER_OPEN
 from ..scene import add_box, add_open_box
-from .base import Layout, Progress, Task, flex_touching, touching
+from .base import Layout, Progress, Task, flex_touching, held
 
 TABLE = 0.40  # height of the table top, m
 RACKS = np.array([[0.50, 0.30], [0.50, -0.30]])  # one a cue value
@@ -122,13 +122,11 @@ class Laundry(Task):
     def check(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, progress: Progress) -> None:
         bar = data.body("garment_body").xpos
         cloth = data.flexvert_xpos.reshape(-1, 3)
-        held = touching(model, data, "garment_body", "left_finger") or touching(
-            model, data, "garment_body", "right_finger"
-        )
+        in_hand = held(model, data, "garment_body")
         lifted = bar[2] > TABLE + RACK_HEIGHT + 0.03
         progress.reach("garment_taken", bool(lifted))
         at_centre = np.abs(bar - (*layout["racks"][2], TABLE + RACK_HEIGHT)).max() < 0.02
-        progress.reach("garment_hung", bool(at_centre and not held))
+        progress.reach("garment_hung", bool(at_centre and not in_hand))
         progress.cue_seen = True
         home = min(abs(data.site(f"{side}_grip").xpos[1]) for side in ("left", "right")) > 0.2
         progress.at_branch = progress.at_branch or (progress.cue_over and not home)
@@ -138,13 +136,13 @@ class Laundry(Task):
             return
         brushed = flex_touching(model, data, "brush")
         folded = np.ptp(cloth[:, 2]) < 0.45 * CLOTH and abs(bar[1] - SHELF[1]) < 0.12
-        if progress.choice < 0 and held and abs(bar[1]) > 0.08:
+        if progress.choice < 0 and in_hand and abs(bar[1]) > 0.08:
             progress.choice = 0 if bar[1] > 0 else 1
         right = progress.choice == progress.cue
         progress.reach("treated", bool(right and (brushed if progress.cue == 0 else folded)))
         place = BASKET if progress.cue == 0 else SHELF
         inside = (np.abs(bar[:2] - place) < (0.1, 0.12)).all() and bar[2] < TABLE + 0.10
-        progress.reach("stored", bool(progress.stage >= 3 and inside and not held))
+        progress.reach("stored", bool(progress.stage >= 3 and inside and not in_hand))
         hands = [data.site(f"{name}_grip").xpos for name in ("left", "right")]
         away = min(np.linalg.norm(hand - bar) for hand in hands) > 0.1
-        progress.over = bool(bar[2] < TABLE + 0.12 and not held and away)
+        progress.over = bool(bar[2] < TABLE + 0.12 and not in_hand and away)

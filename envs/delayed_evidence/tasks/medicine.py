@@ -95,11 +95,14 @@ class Medicine(Task):
         right.to(60, bx, by, TABLE + 0.17, opened).to(98, bx, by, low, opened).to(102, bx, by, low, closed)
         right.through(118, bx, by, TABLE + 0.15, closed).through(156, 0.27, 0.0, 0.70, closed)
         right.through(200, 0.24, -0.26, 0.76, closed).through(240, *BRANCH_POINT, closed)
-        # Down until the box stands, and open a little later, in every episode at another moment: an imitator that
-        # comes down without opening is then in a place that demonstrations show, and they all open there.
-        right.through(256, *target, 0.53, closed, speed=0.4).to(272, *target, TABLE + 0.022, closed)
-        release = 273 + int(layout["release"][0])
-        right.hold(release).to(release + 2, *target, TABLE + 0.022, opened).hold(280).to(292, *target, 0.58, opened)
+        # Straight down onto the floor of the bin, and open just before or after the box stands, in every episode at
+        # another moment. An imitator that plans again every tick and comes down without opening is then in a place
+        # that demonstrations show, and there they all open at once; after a stop it might begin to open for ever.
+        right.through(256, *target, 0.53, closed, speed=0.4)
+        opens = 266 + int(layout["release"][0])
+        height = np.interp([opens, opens + 2], [256, 270], [0.53, TABLE + 0.01])
+        right.through(opens, *target, height[0], closed).through(opens + 2, *target, height[1], opened)
+        right.to(274, *target, TABLE + 0.02, opened).to(288, *target, 0.58, opened)
         return Script(left, right, Track(np.zeros(3)), (DOWN, DOWN), 240, ((22, 36), (86, 104), (212, 240), (264, 300)))
 
     def check(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, progress: Progress) -> None:

@@ -67,8 +67,6 @@ class Tool(Task):
         data.joint("object").qpos[:] = *layout["object"], TOP + OBJECT_HALF[2], 1, 0, 0, 0
         for number, place in enumerate(layout["tools"]):
             data.joint(f"tool_{number}").qpos[:] = *place, TOP, 1, 0, 0, 0
-        for joint, value in zip(("base_x", "base_y", "base_yaw"), layout["base"], strict=True):
-            data.joint(joint).qpos[0] = value
         return layout
 
     def apply_cue(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, cue: int) -> None:
