@@ -26,6 +26,7 @@ from trace_il.data.reader import DatasetReader
 from trace_il.data.statistics import aggregate, episode_statistics, image_statistics
 from trace_il.data.video import decode_video, encode_video
 from trace_il.errors import UserError
+from trace_il.learn import BranchTemplates
 
 SPEC = CollectSpec("Corridor-v0", {"delay": 15})
 
@@ -231,6 +232,23 @@ def test_statistics_standardise_targets_over_train_episodes(tmp_path):
         real = targets[..., step, :][~batch.is_pad[..., step]]
         torch.testing.assert_close(real.mean(0), torch.zeros(3), atol=1e-5, rtol=0)
         torch.testing.assert_close(real.std(0, correction=0), torch.tensor([1.0, 0, 1]), atol=1e-5, rtol=0)
+
+
+def test_templates_tell_what_chunks_act_for_at_every_branch(tmp_path):
+    spec = CollectSpec("Corridor-v0", {"delay": 15, "branches": 2})
+    list(collect(tmp_path / "d", spec, 16))
+    config = TrainConfig(env=CorridorConfig(), memory=TraceConfig(), policy=ACTConfig(chunk=20))
+    config.agent.tick_every = 2
+    data = EpisodeDataModule(tmp_path / "d", 2, 20, holdout=0.25, together=4)
+    agent = build_agent(config, agent_spec(config, data, (-1.0,) * 2, (1.0,) * 2))
+    fit_statistics(agent, data)
+    templates = BranchTemplates(agent, data)
+    assert templates.usable and len(templates.offsets) == 2
+    batch = data.episodes.batch(data.held_out_numbers)
+    chunks = agent.targets(batch.actions, batch.states[:, ::2])
+    assert batch.cue.tolist() == [0, 1, 2, 3] and templates.correct(chunks, batch) == (4, 4)
+    for other in ([2, 3, 0, 1], [1, 0, 3, 2]):  # the first lamp is mistaken, or the second
+        assert templates.correct(chunks[other], batch) == (0, 4)
 
 
 def test_killed_collection_keeps_whole_episodes_and_continues(tmp_path):

@@ -1,3 +1,5 @@
+import itertools
+
 import gymnasium
 import numpy as np
 import pytest
@@ -159,10 +161,32 @@ def test_corridor_options(count):
     assert all(outcomes.values())
 
 
+def test_two_branches_ask_for_both_lamps():
+    env = make("Corridor-v0", {"branches": 2, "delay": 20, "distractors": 2})
+    assert env.cue_values == 4
+    runs = [run_expert(env, 0, cue) for cue in range(4)]
+    assert all(infos[-1]["stage"] == 4 and infos[-1]["is_success"] for _, infos, _ in runs)
+    phases = [info["phase"] for info in runs[0][1]]
+    changes = [phases[0], *(now for before, now in itertools.pairwise(phases) if now != before)]
+    assert changes == [Phase.BEFORE_CUE, Phase.CUE, Phase.SHARED, Phase.BRANCH, Phase.SHARED, Phase.BRANCH]
+    first, second = (phases.index(Phase.BRANCH), len(phases) - phases[::-1].index(Phase.SHARED))
+    for cue in (1, 2, 3):  # bits: first lamp, second lamp
+        observations, infos, labels = runs[cue]
+        assert (observations[first]["pixels"]["top"] == runs[0][0][first]["pixels"]["top"]).all()
+        assert np.allclose(labels[first], runs[0][2][first]) == (cue < 2)
+        assert abs(observations[second]["agent_pos"] - runs[0][0][second]["agent_pos"]).max() < 1e-2
+        assert (labels[second][1] * runs[0][2][second][1] < 0) == (cue % 2 == 1)
+    env.reset(seed=0, options={"cue": 1})
+    for label in runs[2][2]:  # right for neither hall
+        *_, done, cut, info = env.step(label)
+    assert done and not cut and info["branch_correct"] == 0 and info["stage"] == 1
+
+
 def test_bad_arguments():
     for name, options, message in (
         ("Corridor-v0", {"cue_values": 3}, "cue_values must be 2 or 4, got 3"),
         ("Corridor-v0", {"delay": 1}, "delay must be at least 10"),
+        ("Corridor-v0", {"branches": 3}, "branches must be 1 or 2, got 3"),
         ("DelayedEvidence-v0", {"task": "tea"}, "unknown task 'tea'"),
         ("DelayedEvidence-v0", {"image_size": 8}, r"image_size must be in 16\.\.640"),
     ):

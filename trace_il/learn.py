@@ -26,53 +26,57 @@ def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
 
 
 class BranchTemplates:
-    """Decides from a predicted chunk for which cue it acts, by the nearest mean expert chunk.
+    """Decides from predicted chunks for which cue they act, by the nearest mean expert chunk.
 
-    Only one tick of an episode is judged: the first, counted from two before the beginning of the branch, at
+    Only one tick of each branch is judged: the first, counted from two before the beginning of the branch, at
     which the mean chunks of the cues differ by half of what they ever do. There the chunk looks past
-    the branch while the observation does not show the choice yet.
+    the branch while the observation does not show the choice yet. Cues whose mean chunks hardly differ there ask
+    for the same choice, as at the first of two branches.
     """
 
-    BEFORE, AFTER = 2, 6  # ticks around the beginning of the branch that are considered
+    BEFORE, AFTER = 2, 6  # ticks around the beginning of a branch that are considered
 
     def __init__(self, agent: Agent, data: EpisodeDataModule) -> None:
         chunks: dict[int, list[Tensor]] = {}
-        for number in data.train_numbers:
-            labels = data.dataset.labels
-            if "cue" not in labels or "phase" not in labels:
-                continue
+        labels = data.dataset.labels
+        for number in data.train_numbers if "cue" in labels and "phase" in labels else []:
             batch = data.episodes.batch([number])
-            first = branch_tick(batch.phase[0]) - self.BEFORE
-            if first < 0:
-                continue
-            window = slice(first, first + self.BEFORE + self.AFTER)
-            target = agent.targets(batch.actions[0], batch.states[0, :: agent.tick_every])[window].flatten(1)
-            if len(target) == self.BEFORE + self.AFTER:
-                chunks.setdefault(int(batch.cue[0]), []).append(target)
-        self.usable = len(chunks) >= 2
+            targets = agent.targets(batch.actions[0], batch.states[0, :: agent.tick_every]).flatten(1)
+            starts = [tick - self.BEFORE for tick in branch_ticks(batch.phase[0])]
+            windows = [targets[s : s + self.BEFORE + self.AFTER] for s in starts if s >= 0]
+            if windows and all(len(window) == self.BEFORE + self.AFTER for window in windows):
+                chunks.setdefault(int(batch.cue[0]), []).append(torch.stack(windows))  # (branches, ticks, H A)
+        counts = {len(windows) for members in chunks.values() for windows in members}
+        self.usable = len(chunks) >= 2 and len(counts) == 1
         if self.usable:
             self.cues = sorted(chunks)
-            self.means = torch.stack([torch.stack(chunks[cue]).mean(0) for cue in self.cues])  # (cues, ticks, H A)
-            gap = torch.stack([(a - b).abs().mean(-1) for a in self.means for b in self.means]).amax(0)
-            self.offset = int((gap >= 0.5 * gap.max()).nonzero()[0])
+            means = torch.stack([torch.stack(chunks[cue]).mean(0) for cue in self.cues])
+            gaps = (means.unsqueeze(0) - means.unsqueeze(1)).abs().mean(-1)  # (cues, cues, branches, ticks)
+            largest = gaps.amax((0, 1))
+            self.offsets = [int((gap >= 0.5 * gap.max()).nonzero()[0]) for gap in largest]
+            at = list(enumerate(self.offsets))
+            self.means = torch.stack([means[:, branch, tick] for branch, tick in at])  # (branches, cues, H A)
+            self.alike = torch.stack([gaps[..., b, t] < 0.25 * gaps[..., b, t].max() for b, t in at])
 
     def correct(self, chunks: Tensor, batch: EpisodeBatch) -> tuple[int, int]:
-        """Predicted standardised chunks (B, N, H, A) -> episodes judged right, episodes judged."""
+        """Predicted standardised chunks (B, N, H, A) -> episodes judged right at every branch, episodes judged."""
         right = judged = 0
         for row in range(len(chunks)):
-            tick = branch_tick(batch.phase[row]) - self.BEFORE + self.offset
-            if tick < 0 or tick >= chunks.shape[1] or int(batch.cue[row]) not in self.cues:
+            ticks = [tick - self.BEFORE for tick in branch_ticks(batch.phase[row])]
+            ticks = [tick + offset for tick, offset in zip(ticks, self.offsets, strict=False)]
+            fits = len(ticks) == len(self.offsets) and min(ticks) >= 0 and max(ticks) < chunks.shape[1]
+            if not fits or int(batch.cue[row]) not in self.cues:
                 continue
-            distance = (self.means[:, self.offset].to(chunks) - chunks[row, tick].flatten()).square().sum(-1)
-            right += int(self.cues[int(distance.argmin())] == int(batch.cue[row]))
+            distance = (self.means.to(chunks) - chunks[row, ticks].flatten(1).unsqueeze(1)).square().sum(-1)
+            own = self.cues.index(int(batch.cue[row]))
+            right += all(bool(self.alike[b, own, nearest]) for b, nearest in enumerate(distance.argmin(1).tolist()))
             judged += 1
         return right, judged
 
 
-def branch_tick(phase: Tensor) -> int:
-    """First tick in the branch, -1 if there is none."""
-    ticks = (phase == 3).nonzero()
-    return int(ticks[0]) if len(ticks) else -1
+def branch_ticks(phase: Tensor) -> list[int]:
+    """Ticks at which a branch begins."""
+    return ((phase[1:] == 3) & (phase[:-1] != 3)).nonzero()[:, 0].add(1).tolist()
 
 
 class ImitationModule(pl.LightningModule):

@@ -6,6 +6,9 @@
 A coloured lamp on the left wall is lit for a few frames at a random early time; its colour names the
 door. Distractor lamps (square, on the right wall) light up in cue colours later. Motion and pictures
 are identical for every cue outside the frames in which the lamp is lit, until the robot chooses.
+
+With two branches a second lamp follows the first, and behind the doors of the first hall the ways join again:
+the second lamp's colour names the door of a second hall, a second corridor later. A memory must keep both.
 """
 
 from typing import Any
@@ -21,8 +24,10 @@ RADIUS = 0.06  # of the robot, m
 HALF_WIDTH = 0.3  # of the corridor, m
 HALL = 0.5  # length of the hall, m
 ROOM = 0.3  # depth of the rooms behind the doors, m
+DOOR_HALF = 0.18  # half the width of a door and its room, m
 VIEW = 0.6  # half the side of the camera's field of view, m
 LAMP_X = 0.3  # m
+LAMP_GAP = 0.4  # m between the first and the second lamp
 LAMP_STEPS = 4  # frames for which a lamp is lit
 
 
@@ -31,7 +36,8 @@ class CorridorEnv(DelayedEvidenceBase):
 
     Args:
         cue_values: number of doors and lamp colours, 2 or 4.
-        delay: control steps between lamp and hall for the expert, >= 10.
+        delay: control steps between lamp and hall for the expert, >= 10; the second corridor is as long.
+        branches: lamps and halls, 1 or 2; the cue of an episode then counts all combinations of their colours.
         distractors: number of distractor lamps.
         image_size: side of the camera image in pixels, 32 to 64.
         camera_period: control steps between camera frames; in between the last frame is repeated.
@@ -49,6 +55,7 @@ class CorridorEnv(DelayedEvidenceBase):
         self,
         cue_values: int = 2,
         delay: int = 60,
+        branches: int = 1,
         distractors: int = 1,
         image_size: int = 32,
         camera_period: int = 1,
@@ -58,16 +65,18 @@ class CorridorEnv(DelayedEvidenceBase):
             raise ValueError(f"cue_values must be 2 or 4, got {cue_values}")
         if delay < 10:
             raise ValueError(f"delay must be at least 10 control steps, got {delay}")
+        if branches not in (1, 2):
+            raise ValueError(f"branches must be 1 or 2, got {branches}")
         if not 32 <= image_size <= 64:
             raise ValueError(f"image_size must be in 32..64, got {image_size}")
         if camera_period < 1:
             raise ValueError(f"camera_period must be at least 1, got {camera_period}")
-        self.cue_values, self.delay, self.distractors = cue_values, delay, distractors
+        self.colors, self.cue_values = cue_values, cue_values**branches
+        self.delay, self.branches, self.distractors = delay, branches, distractors
         self.image_size, self.camera_period, self.render_mode = image_size, camera_period, render_mode
-        self.length = LAMP_X + delay * SPEED  # where the hall begins
         self.doors = (np.arange(cue_values) - (cue_values - 1) / 2) * 0.5  # y of each door
-        self.hall_half = float(self.doors[-1]) + 0.25
-        self.horizon = delay + 60
+        self.horizon = branches * (delay + 60)
+        self._build()
         self.task_description = "go through the door whose colour the lamp showed"
         self.action_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
         self.observation_space = gymnasium.spaces.Dict(
@@ -79,21 +88,51 @@ class CorridorEnv(DelayedEvidenceBase):
             }
         )
 
+    def _build(self) -> None:
+        """Free areas (x0, x1, y0, y1), and the parts of them that the robot's centre can be in."""
+        wide = float(self.doors[-1]) + 0.25  # half the width of a hall
+        self.halls: list[float] = []  # x where each begins
+        self.areas: list[tuple[float, float, float, float]] = []
+        self.reach: list[tuple[float, float, float, float]] = []
+        begin, back = -0.4, RADIUS  # of a corridor, and how near to that the robot gets
+        for branch in range(self.branches):
+            end = (LAMP_X if branch == 0 else begin) + self.delay * SPEED
+            behind = end + HALL
+            last = branch == self.branches - 1
+            self.halls.append(end)
+            self.areas += [(begin, end, -HALF_WIDTH, HALF_WIDTH), (end, behind, -wide, wide)]
+            narrow = HALF_WIDTH - RADIUS
+            self.reach.append((begin + back, end + RADIUS, -narrow, narrow))
+            self.reach.append((end + RADIUS, behind - RADIUS, RADIUS - wide, wide - RADIUS))
+            for y in self.doors:
+                self.areas.append((behind, behind + ROOM, y - DOOR_HALF, y + DOOR_HALF))
+                out = behind + ROOM + (-RADIUS if last else 2 * RADIUS)
+                self.reach.append((behind - 2 * RADIUS, out, y - DOOR_HALF + RADIUS, y + DOOR_HALF - RADIUS))
+            if not last:  # where the ways join
+                join = behind + ROOM
+                begin, back = join + HALL, -2 * RADIUS
+                self.areas.append((join, begin, -wide, wide))
+                self.reach.append((join + RADIUS, begin - RADIUS, RADIUS - wide, wide - RADIUS))
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         super().reset(seed=seed)
         rng = self.np_random
         self.position = np.array([rng.uniform(-0.25, -0.15), rng.uniform(-0.1, 0.1)])
-        self.lamp_on = int(rng.integers(2, 12))
-        self.distractor_x = rng.uniform(LAMP_X + 0.5, max(self.length - 0.5, LAMP_X + 0.6), self.distractors)
+        self.lamps_on = [int(rng.integers(2, 12))]
+        self.distractor_x = rng.uniform(LAMP_X + 0.5, max(self.halls[0] - 0.5, LAMP_X + 0.6), self.distractors)
         self.distractor_on = rng.integers(20, max(self.delay, 21), self.distractors)
-        self.distractor_color = rng.integers(self.cue_values, size=self.distractors)
+        self.distractor_color = rng.integers(self.colors, size=self.distractors)
         self.floor = rng.uniform(90, 150, 3)
         self.wall = rng.uniform(20, 70, 3)
         self.expert_seed = int(rng.integers(2**31))
         self.cue = self._draw_cue(options)
-        self.steps, self.branch_correct, self.in_hall = 0, -1, False
+        if self.branches == 2:
+            self.lamps_on.append(self.lamps_on[0] + int(rng.integers(8, 13)))
+        self.answers = list(np.unravel_index(self.cue, [self.colors] * self.branches))  # the door of each hall
+        self.steps, self.branch_correct, self.halls_reached = 0, -1, 0
+        self.chosen: list[int] = []  # doors gone through
         self.frame = self._render_frame()
         return self._observation(), self._info()
 
@@ -110,10 +149,13 @@ class CorridorEnv(DelayedEvidenceBase):
         self.steps += 1
         if self.steps % self.camera_period == 0:
             self.frame = self._render_frame()
-        self.in_hall = self.in_hall or self.position[0] >= self.length
-        if self.position[0] > self.length + HALL + RADIUS:  # behind a door
-            door = int(np.abs(self.doors - self.position[1]).argmin())
-            self.branch_correct = int(door == self.cue)
+        number = self.hall
+        if self.position[0] >= self.halls[number]:
+            self.halls_reached = number + 1
+        if self.position[0] > self.halls[number] + HALL + RADIUS:  # behind a door
+            self.chosen.append(int(np.abs(self.doors - self.position[1]).argmin()))
+            if number == self.branches - 1:
+                self.branch_correct = int(self.chosen == self.answers)
         done = self.branch_correct >= 0
         info = self._info()
         return self._observation(), float(info["is_success"]), done, not done and self.steps >= self.horizon, info
@@ -126,14 +168,16 @@ class CorridorEnv(DelayedEvidenceBase):
 
     def _free(self, position: np.ndarray) -> bool:
         x, y = position
-        if x < -0.4 + RADIUS:
-            return False
-        if x <= self.length + RADIUS and abs(y) <= HALF_WIDTH - RADIUS:
-            return True
-        if self.length + RADIUS <= x <= self.length + HALL - RADIUS and abs(y) <= self.hall_half - RADIUS:
-            return True
-        in_room = self.length + HALL - 2 * RADIUS <= x <= self.length + HALL + ROOM - RADIUS
-        return bool(in_room and (np.abs(self.doors - y) <= 0.18 - RADIUS).any())
+        return any(x0 <= x <= x1 and y0 <= y <= y1 for x0, x1, y0, y1 in self.reach)
+
+    @property
+    def hall(self) -> int:
+        """Number of the hall that comes next or that the robot is in."""
+        return min(len(self.chosen), self.branches - 1)
+
+    @property
+    def in_hall(self) -> bool:
+        return self.halls_reached > self.hall
 
     def _lit(self, start: int) -> bool:
         return start <= self.steps < start + LAMP_STEPS
@@ -143,11 +187,9 @@ class CorridorEnv(DelayedEvidenceBase):
         offset = (np.arange(self.image_size) + 0.5) / self.image_size * 2 * VIEW - VIEW
         x = self.position[0] + offset[None, :]
         y = self.position[1] - offset[:, None]
-        hall_end = self.length + HALL
-        free = (np.abs(y) <= HALF_WIDTH) & (x >= -0.4) & (x <= self.length)
-        free |= (np.abs(y) <= self.hall_half) & (x >= self.length) & (x <= hall_end)
-        for door in self.doors:
-            free |= (np.abs(y - door) <= 0.18) & (x >= hall_end) & (x <= hall_end + ROOM)
+        free = np.zeros(np.broadcast_shapes(x.shape, y.shape), bool)
+        for x0, x1, y0, y1 in self.areas:
+            free |= (x0 <= x) & (x <= x1) & (y0 <= y) & (y <= y1)
         checker = ((np.floor(x / 0.2) + np.floor(y / 0.2)) % 2)[..., None] * 14
         image = np.where(free[..., None], self.floor + checker, self.wall)
         for start, color, near, square in self._lamps():
@@ -157,7 +199,10 @@ class CorridorEnv(DelayedEvidenceBase):
         return image.astype(np.uint8)
 
     def _lamps(self) -> list[tuple[int, int, float, bool]]:
-        lamps = [(self.lamp_on, self.cue, LAMP_X, False)]
+        lamps = [
+            (on, int(answer), LAMP_X + number * LAMP_GAP, False)
+            for number, (on, answer) in enumerate(zip(self.lamps_on, self.answers, strict=True))
+        ]
         for on, color, x in zip(self.distractor_on, self.distractor_color, self.distractor_x, strict=True):
             lamps.append((int(on), int(color), float(x), True))
         return lamps
@@ -166,15 +211,19 @@ class CorridorEnv(DelayedEvidenceBase):
         return {"pixels": {"top": self.frame.copy()}, "agent_pos": self.position.astype(np.float32)}
 
     def _info(self) -> dict[str, Any]:
-        success = self.branch_correct == 1
-        stage = int(self.in_hall) + int(success)
+        stage = 0
+        for number in range(self.branches):  # a hall is reached, then its right door is gone through
+            stage += int(self.halls_reached > number)
+            if len(self.chosen) <= number or self.chosen[number] != self.answers[number]:
+                break
+            stage += 1
         phase = Phase.BRANCH if self.in_hall else Phase.SHARED
-        if not self.in_hall and self.steps < self.lamp_on + LAMP_STEPS:
-            phase = Phase.CUE if self._lit(self.lamp_on) else Phase.BEFORE_CUE
+        if self.steps < self.lamps_on[-1] + LAMP_STEPS:
+            phase = Phase.BEFORE_CUE if self.steps < self.lamps_on[0] else Phase.CUE
         return {
             "stage": stage,
-            "progress": stage / 2,
-            "is_success": success,
+            "progress": stage / (2 * self.branches),
+            "is_success": self.branch_correct == 1,
             "branch_correct": self.branch_correct,
             "phase": int(phase),
             "cue": self.cue,
@@ -191,11 +240,13 @@ class CorridorExpert:
 
     def action(self) -> ExpertAction:
         env = self.env
-        _, y = env.position
-        if not env.in_hall:
+        x, y = env.position
+        if env.chosen and x < env.halls[len(env.chosen) - 1] + HALL + ROOM:
+            label = np.array([1.0, np.clip((env.doors[env.chosen[-1]] - y) / SPEED, -1, 1)])
+        elif not env.in_hall:
             label = np.array([1.0, np.clip(-y / (6 * SPEED), -1, 1)])
         else:
-            door = env.doors[env.cue]
+            door = env.doors[env.answers[env.hall]]
             ahead = 1.0 if abs(door - y) < 0.1 else 0.4
             label = np.array([ahead, np.clip((door - y) / SPEED, -1, 1)])
         if self.rng.random() < 0.05:
