@@ -171,7 +171,7 @@ def test_two_branches_ask_for_both_lamps():
     assert changes == [Phase.BEFORE_CUE, Phase.CUE, Phase.SHARED, Phase.BRANCH, Phase.SHARED, Phase.BRANCH]
     first, second = (phases.index(Phase.BRANCH), len(phases) - phases[::-1].index(Phase.SHARED))
     for cue in (1, 2, 3):  # bits: first lamp, second lamp
-        observations, infos, labels = runs[cue]
+        observations, _, labels = runs[cue]
         assert (observations[first]["pixels"]["top"] == runs[0][0][first]["pixels"]["top"]).all()
         assert np.allclose(labels[first], runs[0][2][first]) == (cue < 2)
         assert abs(observations[second]["agent_pos"] - runs[0][0][second]["agent_pos"]).max() < 1e-2
