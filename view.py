@@ -18,7 +18,7 @@ from trace_il.options import parse, read_run
 
 @dataclass
 class ViewOptions:
-    seed: int = 7_000_000  # of the rollout
+    seed: int = 8_000_000  # of the rollout
     cue: int | None = None  # fixes the cue
     cleared: bool = False  # clear the memory at each tick
     file: str | None = None  # show a recording that was saved before
