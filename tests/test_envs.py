@@ -7,6 +7,7 @@ from gymnasium.utils.env_checker import check_env
 
 import envs  # noqa: F401
 from envs import Phase
+from envs.delayed_evidence.scene import Factors
 from envs.delayed_evidence.tasks import TASKS
 from trace_il.environment import camera_sizes, make_env
 from trace_il.errors import UserError
@@ -154,6 +155,47 @@ def test_large_images_and_vector_env():
     vector.close()
 
 
+KNOBS = {"late": 20, "decoys": 3, "factors": "held_out"}
+
+
+@pytest.mark.parametrize("task", list(TASKS))
+def test_expert_succeeds_with_every_knob_turned(task):
+    most = TASKS[task].max_cue_values
+    options = {"task": task, "camera_period": 1000, **KNOBS}
+    plain, slow = (make("DelayedEvidence-v0", {**options, "cue_values": most, "delay": d}) for d in (1.0, 1.5))
+    for cue in range(most):
+        (_, quick, _), (_, long, _) = run_expert(plain, 5, cue), run_expert(slow, 5, cue)
+        assert quick[-1]["is_success"] and long[-1]["is_success"] and long[-1]["cue"] == cue
+        shared = [sum(info["phase"] == Phase.SHARED for info in infos) for infos in (quick, long)]
+        assert 1.35 < shared[1] / shared[0] < 1.6
+    cues = [[info["phase"] >= Phase.SHARED for info in run_expert(plain, seed, 0)[1]].index(True) for seed in range(4)]
+    assert 3 < np.ptp(cues) <= 24  # the evidence leaves view at another time in every episode
+
+
+@pytest.mark.parametrize("task", ["medicine", "book"])
+def test_decoys_come_after_the_cue_and_go_before_the_branch(task):
+    env, without = (make("DelayedEvidence-v0", {"task": task, "decoys": n, "camera_period": 5}) for n in (3, 0))
+    observations, infos, labels = run_expert(env, 1)
+    expected, _, expected_labels = run_expert(without, 1)
+    np.testing.assert_array_equal(labels, expected_labels)  # they are only seen
+    changed = [
+        infos[step]["phase"]
+        for step in range(0, len(infos), 5)
+        if any((observations[step]["pixels"][c] != expected[step]["pixels"][c]).any() for c in expected[0]["pixels"])
+    ]
+    assert set(changed) == {Phase.SHARED}
+
+
+def test_held_out_factors_are_not_those_of_training():
+    rng = np.random.default_rng(0)
+    low, high = np.array([0.0, -2.0]), np.array([1.0, 2.0])
+    place = {s: (Factors(rng, s).uniform(low, high, (500, 2)) - low) / (high - low) for s in ("train", "held_out")}
+    assert place["train"].min() >= 0.1 and place["train"].max() <= 0.9
+    held_out = place["held_out"]
+    assert ((held_out <= 0.1) | (held_out >= 0.9)).all() and (held_out < 0.5).any() and (held_out > 0.5).any()
+    assert not set(Factors(rng, "train").textures(200)) & set(Factors(rng, "held_out").textures(200))
+
+
 @pytest.mark.parametrize("count", [2, 4])
 def test_corridor_options(count):
     env = make("Corridor-v0", {"cue_values": count, "image_size": 64, "distractors": 3, "delay": 40})
@@ -189,6 +231,9 @@ def test_bad_arguments():
         ("Corridor-v0", {"branches": 3}, "branches must be 1 or 2, got 3"),
         ("DelayedEvidence-v0", {"task": "tea"}, "unknown task 'tea'"),
         ("DelayedEvidence-v0", {"image_size": 8}, r"image_size must be in 16\.\.640"),
+        ("DelayedEvidence-v0", {"task": "cable", "cue_values": 3}, r"cue_values of cable must be in 2\.\.2, got 3"),
+        ("DelayedEvidence-v0", {"delay": 0.5}, r"delay must be in 1\.\.4, got 0.5"),
+        ("DelayedEvidence-v0", {"factors": "none"}, "factors must be one of .* got 'none'"),
     ):
         with pytest.raises(ValueError, match=message):
             make(name, options)

@@ -33,6 +33,11 @@ class DelayedEvidenceConfig(EnvConfig):
     id: str = "DelayedEvidence-v0"
     task: str = "medicine"  # tool, book, laundry, cable, medicine
     image_size: int = 64  # pixels
+    cue_values: int = 2  # 2 to 4, as the task allows
+    delay: float = 1.0  # the expert takes so many times as long from cue to branch
+    late: int = 0  # control steps by which the cue is late at most, at random
+    decoys: int = 0  # things in the look of the cue that come later and mean nothing
+    factors: str = "all"  # poses, lights, textures, distractors: all of them, train or held_out
 
 
 @dataclass

@@ -9,8 +9,10 @@ import numpy as np
 from ..base import DelayedEvidenceBase, Expert, Phase, RenderingError
 from .expert import ScriptedExpert
 from .robot import ACTION_HIGH, ACTION_LOW, CAMERAS, CHANNELS, FINGER_OPEN, UNITS, RobotIndex, add_robot
-from .scene import add_distractors, new_spec, randomise_looks
+from .scene import DISTRACTORS, Factors, add_decoys, add_distractors, new_spec, randomise_looks
 from .tasks import TASKS, Progress
+
+DECOYS_WITHIN, DECOY_STEPS = 100, 20  # control steps: latest coming after the cue, at delay 1, and staying
 
 
 class DelayedEvidenceEnv(DelayedEvidenceBase):
@@ -19,6 +21,11 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
     Args:
         task: one of `tasks.TASKS`.
         image_size: side of the camera images in pixels, 16 to 640.
+        cue_values: number of cue values, 2 to the task's `max_cue_values`.
+        delay: the expert takes so many times as long from cue to branch, 1 to 4.
+        late: the cue comes up to so many control steps later, at random.
+        decoys: number of things in the look of the cue that stand around for a second between cue and branch.
+        factors: which share of poses, lights, textures and distractors is drawn: "all", "train" or "held_out".
         camera_period: control steps between camera frames; in between the last frame is repeated.
         render_mode: "rgb_array": `render()` returns a 480 x 640 view of the scene.
     Raises:
@@ -35,7 +42,16 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
     control_dt = 0.05
 
     def __init__(
-        self, task: str = "medicine", image_size: int = 64, camera_period: int = 1, render_mode: str | None = None
+        self,
+        task: str = "medicine",
+        image_size: int = 64,
+        cue_values: int = 2,
+        delay: float = 1.0,
+        late: int = 0,
+        decoys: int = 0,
+        factors: str = "all",
+        camera_period: int = 1,
+        render_mode: str | None = None,
     ) -> None:
         if task not in TASKS:
             raise ValueError(f"unknown task {task!r}; known tasks are {sorted(TASKS)}")
@@ -43,14 +59,22 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
             raise ValueError(f"image_size must be in 16..640, got {image_size}")
         if camera_period < 1:
             raise ValueError(f"camera_period must be at least 1, got {camera_period}")
-        self.task = TASKS[task]()
+        if not 1 <= delay <= 4:
+            raise ValueError(f"delay must be in 1..4, got {delay}")
+        if late < 0 or decoys < 0:
+            raise ValueError(f"late and decoys must not be negative, got {late} and {decoys}")
+        if factors not in Factors.SHARES:
+            raise ValueError(f"factors must be one of {Factors.SHARES}, got {factors!r}")
+        self.task = TASKS[task](cue_values)
+        self.delay, self.late, self.factors = delay, late, factors
         self.image_size, self.camera_period, self.render_mode = image_size, camera_period, render_mode
-        self.cue_values, self.horizon = self.task.cue_values, self.task.horizon
+        self.cue_values, self.horizon = cue_values, round(self.task.horizon * delay) + late
         self.task_description = self.task.description
         spec = new_spec((image_size, image_size))
         add_robot(spec, self.task.mobile)
         self.task.build(spec)
         add_distractors(spec)
+        add_decoys(spec, decoys, self.task.decoy_half)
         self.model = spec.compile()
         self.data = mujoco.MjData(self.model)
         self.robot = RobotIndex(self.model, self.task.mobile)
@@ -74,12 +98,23 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
         super().reset(seed=seed)
         rng = self.np_random
         mujoco.mj_resetData(self.model, self.data)
-        self.layout = self.task.randomise(self.model, self.data, rng)
-        randomise_looks(self.model, self.data, rng, list(self.task.tables), self.task.distractor_places())
+        factors = Factors(rng, self.factors)
+        self.layout = self.task.randomise(self.model, self.data, factors)
+        places = self.task.distractor_places()
+        randomise_looks(self.model, self.data, factors, list(self.task.tables), places)
         self.expert_seed = int(rng.integers(2**31))
         self.cue = self._draw_cue(options)
+        self.late_steps = int(rng.integers(self.late + 1))
+        self.decoys = []  # when each comes, in control steps after the cue
+        for number in range(self.model.nmocap - DISTRACTORS):
+            decoy, colors = self.model.geom(f"decoy_{number}"), self.task.decoy_colors
+            decoy.rgba = (*colors[rng.integers(len(colors))][:3], 0)
+            self.data.mocap_pos[self.model.body(f"decoy_{number}").mocapid[0]] = factors.uniform(
+                *places[rng.integers(len(places))]
+            )
+            self.decoys.append(int(rng.integers(round(DECOYS_WITHIN * self.delay))))
         self.task.apply_cue(self.model, self.data, self.layout, self.cue)
-        self.steps = 0
+        self.steps, self.cue_over_at = 0, 0
         base = self.layout.get("base", np.zeros(3))
         self.robot.place(self.data, base, ScriptedExpert(self, 0.0).start_joints(), FINGER_OPEN)
         mujoco.mj_forward(self.model, self.data)
@@ -97,6 +132,7 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
         mujoco.mj_forward(self.model, self.data)
         self.steps += 1
         self.task.check(self.model, self.data, self.layout, self.progress)
+        self._show_decoys()
         if self.steps % self.camera_period == 0:
             self.frames = self._render_cameras()
         info = self._info()
@@ -157,6 +193,14 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
                 }
             )
         return shapes
+
+    def _show_decoys(self) -> None:
+        if not self.progress.cue_over:
+            self.cue_over_at = self.steps
+        since = self.steps - self.cue_over_at
+        for number, start in enumerate(self.decoys):
+            shown = self.progress.cue_over and start <= since < start + DECOY_STEPS
+            self.model.geom(f"decoy_{number}").rgba[3] = float(shown)
 
     def _render(self, height: int, width: int, camera: str | mujoco.MjvCamera) -> np.ndarray:
         if (height, width) not in self.renderers:

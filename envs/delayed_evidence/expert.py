@@ -1,6 +1,7 @@
 """Scripted experts: timed keyframes for two hands and the base, followed through differential IK (mink)."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,14 @@ class Track:
         """Stay where the last keyframe is until `step`."""
         return self.to(step, *self.values[-1])
 
+    def retimed(self, when: Callable[[int], int]) -> "Track":
+        """The same way at other times: what was at step s is at step when(s)."""
+        out = Track(self.start, linear=self.linear)
+        out.steps, out.values = [when(step) for step in self.steps], list(self.values)
+        before, after = np.diff(self.steps, prepend=-1), np.diff(out.steps, prepend=-1)
+        out.velocities = [v * (b / a) for v, b, a in zip(self.velocities, before, after, strict=True)]
+        return out
+
     def at(self, step: float) -> np.ndarray:
         index = int(np.searchsorted(self.steps, step, side="right"))
         if index >= len(self.steps):
@@ -84,8 +93,26 @@ class Script:
     right: Track
     base: Track
     orientation: tuple[np.ndarray, np.ndarray]  # of the left and of the right hand, wxyz in the base frame
+    cue_step: int  # at which the evidence has left view
     branch_step: int
     calm: tuple[tuple[int, int], ...]  # (first, last) steps without disturbances: grasps, placement, the branch
+
+    def retimed(self, late: int, delay: float) -> "Script":
+        """All of it `late` steps later, and `delay` times as long from the cue to the branch."""
+
+        def when(step: int) -> int:
+            shared = min(max(step - self.cue_step, 0), self.branch_step - self.cue_step)
+            return step + round((delay - 1) * shared) + (late if step > 0 else 0)
+
+        return replace(
+            self,
+            left=self.left.retimed(when),
+            right=self.right.retimed(when),
+            base=self.base.retimed(when),
+            cue_step=when(self.cue_step),
+            branch_step=when(self.branch_step),
+            calm=tuple((when(first), when(last)) for first, last in self.calm),
+        )
 
 
 @cache
@@ -137,7 +164,7 @@ class ScriptedExpert:
 
     def __init__(self, env: "DelayedEvidenceEnv", disturbance: float) -> None:
         self.env, self.disturbance = env, disturbance
-        self.script: Script = env.task.script(env.layout, env.cue)
+        self.script = env.task.script(env.layout, env.cue).retimed(env.late_steps, env.delay)
         self.rng = np.random.default_rng(env.expert_seed)
         self.ik = HandIK()
         self.push, self.push_target = np.zeros(17), np.zeros(17)

@@ -10,6 +10,41 @@ CUE_COLORS = ((0.85, 0.12, 0.12, 1), (0.12, 0.25, 0.9, 1), (0.1, 0.7, 0.2, 1), (
 DISTRACTORS = 3
 
 
+class Factors:
+    """Draws what varies between scenes: poses, lights, textures, distractors.
+
+    Args:
+        rng: source of randomness.
+        share: "all" of every range; or, to see whether a policy generalises, "train" for the middle of every range
+            and the first textures, "held_out" for both ends of every range, HELD_OUT of it, and the last textures.
+    """
+
+    HELD_OUT = 0.2
+    SHARES = ("all", "train", "held_out")
+
+    def __init__(self, rng: np.random.Generator, share: str = "all") -> None:
+        self.rng, self.share = rng, share
+
+    def uniform(self, low: Any, high: Any, size: Any = None) -> Any:
+        """As `numpy.random.Generator.uniform`, from this share of [low, high]."""
+        if self.share == "all":
+            return self.rng.uniform(low, high, size)
+        low, high = np.asarray(low, float), np.asarray(high, float)
+        place = self.rng.uniform(size=np.broadcast_shapes(low.shape, high.shape) if size is None else size)
+        end = self.HELD_OUT / 2
+        if self.share == "train":
+            place = end + (1 - 2 * end) * place
+        else:
+            place = np.where(place < 0.5, 2 * end * place, 1 - 2 * end * (1 - place))
+        return low + (high - low) * place
+
+    def textures(self, size: int) -> np.ndarray:
+        """Numbers (size,) of textures."""
+        known = TEXTURES - 2
+        low, high = {"all": (0, TEXTURES), "train": (0, known), "held_out": (known, TEXTURES)}[self.share]
+        return self.rng.integers(low, high, size=size)
+
+
 def new_spec(camera_size: tuple[int, int]) -> mujoco.MjSpec:
     """An empty room: floor, lights, textures; shadows and multisampling off."""
     spec = mujoco.MjSpec()
@@ -89,23 +124,30 @@ def add_distractors(spec: mujoco.MjSpec) -> None:
         add_box(body, f"distractor_{number}", (0.02, 0.02, 0.03), (0, 0, 0), (0.5, 0.5, 0.5, 1), solid=False)
 
 
+def add_decoys(spec: mujoco.MjSpec, count: int, half: tuple[float, float, float]) -> None:
+    """Things in the look of the cue that show up later, when they mean nothing; invisible until then."""
+    for number in range(count):
+        body = spec.worldbody.add_body(name=f"decoy_{number}", mocap=True)
+        add_box(body, f"decoy_{number}", half, (0, 0, 0), (0.5, 0.5, 0.5, 0), solid=False)
+
+
 def randomise_looks(
-    model: mujoco.MjModel, data: mujoco.MjData, rng: np.random.Generator, tables: list[str], places: np.ndarray
+    model: mujoco.MjModel, data: mujoco.MjData, factors: Factors, tables: list[str], places: np.ndarray
 ) -> None:
     """Draw textures, light and distractors. `places` (M, 2, 3) are boxes [low, high] for distractors."""
-    draw = rng.integers(TEXTURES, size=2)
+    draw, rng = factors.textures(2), factors.rng
     model.geom("floor").matid = model.material(f"floor_{draw[0]}").id
     for table in tables:
         model.geom(table).matid = model.material(f"table_{draw[1]}").id
-    model.light("lamp").pos = (rng.uniform(0, 0.8), rng.uniform(-0.6, 0.6), 3)
-    brightness = rng.uniform(0.55, 0.8)
+    model.light("lamp").pos = (factors.uniform(0, 0.8), factors.uniform(-0.6, 0.6), 3)
+    brightness = factors.uniform(0.55, 0.8)
     model.light("lamp").diffuse = brightness
     model.vis.headlight.ambient[:] = 0.25
     model.vis.headlight.diffuse[:] = 0.25
     for number in range(DISTRACTORS):
         low, high = places[rng.integers(len(places))]
-        data.mocap_pos[model.body(f"distractor_{number}").mocapid[0]] = rng.uniform(low, high)
-        angle = rng.uniform(0, np.pi)
+        data.mocap_pos[model.body(f"distractor_{number}").mocapid[0]] = factors.uniform(low, high)
+        angle = factors.uniform(0, np.pi)
         data.mocap_quat[model.body(f"distractor_{number}").mocapid[0]] = np.cos(angle / 2), 0, 0, np.sin(angle / 2)
-        gray = rng.uniform(0.2, 0.9)  # never a cue colour
-        model.geom(f"distractor_{number}").rgba = (gray, np.clip(gray + rng.uniform(-0.1, 0.1), 0, 1), gray, 1)
+        gray = factors.uniform(0.2, 0.9)  # never a cue colour
+        model.geom(f"distractor_{number}").rgba = (gray, np.clip(gray + factors.uniform(-0.1, 0.1), 0, 1), gray, 1)

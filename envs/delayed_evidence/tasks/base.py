@@ -4,6 +4,7 @@ import mujoco
 import numpy as np
 
 from ..expert import Script
+from ..scene import CUE_COLORS, Factors
 
 # Where things are in this episode, drawn from the seed alone; "base": x, y, yaw of the base at the start, if it drives.
 Layout = dict[str, np.ndarray]
@@ -19,21 +20,28 @@ class Task:
     name: str
     description: str
     mobile: bool
-    cue_values: int = 2
+    max_cue_values: int = 2
     horizon: int  # control steps after which an episode is cut off
     stages: tuple[tuple[str, str], ...]  # (subtask, stage)
     visual_only: bool  # the motion up to the branch is the same for every cue
     tables: tuple[str, ...] = ()  # geoms that wear a table texture
+    decoy_half: tuple[float, float, float]  # half sizes of things that look like the cue, m
+    decoy_colors: tuple[tuple[float, ...], ...] = CUE_COLORS
+
+    def __init__(self, cue_values: int = 2) -> None:
+        if not 2 <= cue_values <= self.max_cue_values:
+            raise ValueError(f"cue_values of {self.name} must be in 2..{self.max_cue_values}, got {cue_values}")
+        self.cue_values = cue_values
 
     def build(self, spec: mujoco.MjSpec) -> None:
         """Add furniture and objects."""
         raise NotImplementedError
 
     def distractor_places(self) -> np.ndarray:
-        """Boxes (M, 2, 3) in which distractors may stand."""
+        """Boxes (M, 2, 3) in which distractors and decoys may stand."""
         raise NotImplementedError
 
-    def randomise(self, model: mujoco.MjModel, data: mujoco.MjData, rng: np.random.Generator) -> Layout:
+    def randomise(self, model: mujoco.MjModel, data: mujoco.MjData, factors: Factors) -> Layout:
         """Place objects; must not depend on the cue."""
         raise NotImplementedError
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..expert import DOWN, Script, Track
 from ..robot import FINGER_OPEN
-from ..scene import add_box, add_open_box
+from ..scene import Factors, add_box, add_open_box
 from .base import Layout, Progress, Task, held
 
 TABLE = 0.40  # height of the table top, m
@@ -56,6 +56,8 @@ class Cable(Task):
     stages = (("plug", "plug_taken"), ("plug", "plug_docked"), ("plug", "port_reached"), ("plug", "plugged"))
     visual_only = False
     tables = ("table",)
+    decoy_half = (0.014, 0.014, PLUG_HALF)
+    decoy_colors = (WHITE,)
 
     def build(self, spec: mujoco.MjSpec) -> None:
         world = spec.worldbody
@@ -93,14 +95,14 @@ class Cable(Task):
         top = TABLE + 0.03
         return np.array([[[0.66, 0.25, top], [0.74, 0.5, top]], [[0.66, -0.5, top], [0.74, -0.25, top]]])
 
-    def randomise(self, model: mujoco.MjModel, data: mujoco.MjData, rng: np.random.Generator) -> Layout:
-        sockets = np.stack([*PORTS, DOCK]) + rng.uniform(-0.015, 0.015, (3, 2))
+    def randomise(self, model: mujoco.MjModel, data: mujoco.MjData, factors: Factors) -> Layout:
+        sockets = np.stack([*PORTS, DOCK]) + factors.uniform(-0.015, 0.015, (3, 2))
         for name, place in zip(("port_0", "port_1", "dock"), sockets, strict=True):
             model.body(name).pos[:2] = place
         return {
             "sockets": sockets,
-            "plug": PLACES + rng.uniform(-0.02, 0.02, (2, 2)),
-            "start": rng.uniform(-0.015, 0.015, (2, 3)),
+            "plug": PLACES + factors.uniform(-0.02, 0.02, (2, 2)),
+            "start": factors.uniform(-0.015, 0.015, (2, 3)),
         }
 
     def apply_cue(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, cue: int) -> None:
@@ -128,7 +130,7 @@ class Cable(Task):
         hand.to(266, *dock, high, opened).to(274, *dock, low, opened).to(277, *dock, low, closed)
         hand.through(286, *dock, high, closed).to(300, *port, high - 0.02, closed)
         hand.to(307, *port, low + 0.004, closed).to(309, *port, low + 0.004, opened).to(320, *port, high + 0.04, opened)
-        return Script(tracks[0], tracks[1], Track(np.zeros(3)), (DOWN, DOWN), 254, ((18, 84), (254, 320)))
+        return Script(tracks[0], tracks[1], Track(np.zeros(3)), (DOWN, DOWN), 94, 254, ((18, 84), (254, 320)))
 
     def check(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, progress: Progress) -> None:
         plug = data.geom("plug").xpos

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..expert import DOWN, Script, Track
 from ..robot import FINGER_OPEN
-from ..scene import add_box, add_open_box
+from ..scene import Factors, add_box, add_open_box
 from .base import Layout, Progress, Task, flex_touching, held
 
 TABLE = 0.40  # height of the table top, m
@@ -50,6 +50,7 @@ class Laundry(Task):
     stages = (("fetch", "garment_taken"), ("fetch", "garment_hung"), ("treat", "treated"), ("treat", "stored"))
     visual_only = False
     tables = ("table",)
+    decoy_half = (0.003, WIDTH / 2, CLOTH / 2)
 
     def build(self, spec: mujoco.MjSpec) -> None:
         world = spec.worldbody
@@ -78,12 +79,13 @@ class Laundry(Task):
         top = TABLE + 0.03
         return np.array([[[0.64, -0.2, top], [0.74, 0.2, top]], [[0.60, 0.46, top], [0.74, 0.53, top]]])
 
-    def randomise(self, model: mujoco.MjModel, data: mujoco.MjData, rng: np.random.Generator) -> Layout:
-        racks = np.stack([*RACKS, CENTRE]) + rng.uniform(-0.02, 0.02, (3, 2))
+    def randomise(self, model: mujoco.MjModel, data: mujoco.MjData, factors: Factors) -> Layout:
+        racks = np.stack([*RACKS, CENTRE]) + factors.uniform(-0.02, 0.02, (3, 2))
         for name, place in zip(("rack_left", "rack_right", "rack_centre"), racks, strict=True):
             model.body(name).pos[:2] = place
-        model.flex_rgba[0] = (*rng.uniform(0.2, 0.8, 3), 1)
-        return {"racks": racks, "start": rng.uniform(-0.015, 0.015, (2, 3))}
+        color = (*factors.uniform(0.2, 0.8, 3), 1)
+        model.flex_rgba[0], self.decoy_colors = color, (color,)
+        return {"racks": racks, "start": factors.uniform(-0.015, 0.015, (2, 3))}
 
     def apply_cue(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, cue: int) -> None:
         data.joint("garment_joint").qpos[:] = *layout["racks"][cue], TABLE + RACK_HEIGHT, 1, 0, 0, 0
@@ -117,7 +119,7 @@ class Laundry(Task):
             hand.to(316, *SHELF - (0.04, 0), TABLE + SHELF_TOP + 0.02 + PEG, closed)
             hand.to(318, *SHELF - (0.04, 0), TABLE + SHELF_TOP + 0.02 + PEG, opened)
             hand.to(330, *SHELF - (0.04, 0), grip + 0.05, opened)
-        return Script(tracks[0], tracks[1], Track(np.zeros(3)), (DOWN, DOWN), 250, ((14, 84), (250, 330)))
+        return Script(tracks[0], tracks[1], Track(np.zeros(3)), (DOWN, DOWN), 91, 250, ((14, 84), (250, 330)))
 
     def check(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, progress: Progress) -> None:
         bar = data.body("garment_body").xpos

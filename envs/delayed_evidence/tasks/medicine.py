@@ -2,7 +2,7 @@
 
 The left hand slides the tray's lid open and shut; while it is open the tray's coloured floor shows the
 cue. The right hand lifts the medicine box, carries it along a detour that is the same for every cue,
-and puts it into one of two bins. Fixed base, visual-only evidence.
+and puts it into one of two to four bins. Fixed base, visual-only evidence.
 """
 
 import mujoco
@@ -10,13 +10,13 @@ import numpy as np
 
 from ..expert import DOWN, Script, Track
 from ..robot import FINGER_OPEN
-from ..scene import CUE_COLORS, add_box, add_open_box
+from ..scene import CUE_COLORS, Factors, add_box, add_open_box
 from .base import Layout, Progress, Task, touching
 
 TABLE = 0.40  # height of the table top, m
 TRAY = np.array([0.42, 0.19])
 BOX = np.array([0.40, -0.04])
-BINS = np.array([[0.52, -0.17], [0.48, -0.46]])  # one a cue value
+BINS = np.array([[0.52, -0.17], [0.48, -0.46], [0.635, -0.32], [0.26, -0.47]])  # one a cue value
 BIN_HALF = 0.065
 BOX_HALF = np.array([0.018, 0.018, 0.03])
 LID_OPEN, LID_TRAVEL = 0.09, 0.13  # m
@@ -33,6 +33,8 @@ class Medicine(Task):
     stages = (("inspect", "lid_opened"), ("inspect", "lid_closed"), ("return", "box_lifted"), ("return", "box_placed"))
     visual_only = True
     tables = ("table",)
+    max_cue_values = len(BINS)
+    decoy_half = (0.05, 0.05, 0.012)
 
     def build(self, spec: mujoco.MjSpec) -> None:
         world = spec.worldbody
@@ -56,7 +58,7 @@ class Medicine(Task):
         box.add_freejoint(name="box")
         add_box(box, "box", tuple(BOX_HALF), (0, 0, 0), WHITE, mass=0.06, friction=(1.5, 0.02, 0.001), condim=4)
         add_box(box, "box_label", (0.0185, 0.0185, 0.008), (0, 0, 0), (0.2, 0.7, 0.6, 1), solid=False, mass=0)
-        for number, place in enumerate(BINS):
+        for number, place in enumerate(BINS[: self.cue_values]):
             body = world.add_body(name=f"bin_{number}", pos=(*place, TABLE))
             add_open_box(body, f"bin_{number}", (BIN_HALF, BIN_HALF), 0.03, GRAY)
             label = (0.05, 0.01, 0.002)
@@ -66,16 +68,16 @@ class Medicine(Task):
         top = TABLE + 0.03
         return np.array([[[0.62, 0.0, top], [0.72, 0.5, top]], [[0.25, 0.36, top], [0.6, 0.5, top]]])
 
-    def randomise(self, model: mujoco.MjModel, data: mujoco.MjData, rng: np.random.Generator) -> Layout:
-        tray = TRAY + rng.uniform(-0.02, 0.02, 2)
-        box = BOX + rng.uniform(-0.025, 0.025, 2)
-        bins = BINS + rng.uniform(-0.01, 0.01, BINS.shape)
+    def randomise(self, model: mujoco.MjModel, data: mujoco.MjData, factors: Factors) -> Layout:
+        tray = TRAY + factors.uniform(-0.02, 0.02, 2)
+        box = BOX + factors.uniform(-0.025, 0.025, 2)
+        bins = BINS[: self.cue_values] + factors.uniform(-0.01, 0.01, (self.cue_values, 2))
         model.body("tray").pos[:2] = tray
-        for number in range(len(BINS)):
+        for number in range(self.cue_values):
             model.body(f"bin_{number}").pos[:2] = bins[number]
         data.joint("box").qpos[:] = *box, TABLE + BOX_HALF[2], 1, 0, 0, 0
-        start = rng.uniform(-0.015, 0.015, (2, 3))
-        return {"tray": tray, "box": box, "bins": bins, "start": start, "release": rng.integers(4, size=1)}
+        start = factors.uniform(-0.015, 0.015, (2, 3))
+        return {"tray": tray, "box": box, "bins": bins, "start": start, "release": factors.rng.integers(4, size=1)}
 
     def apply_cue(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, cue: int) -> None:
         model.geom("cue").rgba = CUE_COLORS[cue]
@@ -103,7 +105,8 @@ class Medicine(Task):
         height = np.interp([opens, opens + 2], [256, 270], [0.53, TABLE + 0.01])
         right.through(opens, *target, height[0], closed).through(opens + 2, *target, height[1], opened)
         right.to(274, *target, TABLE + 0.02, opened).to(288, *target, 0.58, opened)
-        return Script(left, right, Track(np.zeros(3)), (DOWN, DOWN), 240, ((22, 36), (86, 104), (212, 240), (264, 300)))
+        calm = ((22, 36), (86, 104), (212, 240), (264, 300))
+        return Script(left, right, Track(np.zeros(3)), (DOWN, DOWN), 78, 240, calm)
 
     def check(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, progress: Progress) -> None:
         lid = data.joint("lid").qpos[0]

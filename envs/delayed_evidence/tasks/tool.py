@@ -2,7 +2,7 @@
 
 The right hand lifts an object off its stand and drops it down a chute; the base drives to the workbench, the
 hands above the tools. Object, motion and path are the same for every cue but for the object's colour; the
-tool of that colour is taken first, the next one second. Mobile base, visual-only evidence.
+tool of that colour is taken first, the other hand's first tool second. Mobile base, visual-only evidence.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 
 from ..expert import DOWN, Script, Track
 from ..robot import FINGER_OPEN
-from ..scene import CUE_COLORS, add_box, add_lane, add_open_box
+from ..scene import CUE_COLORS, Factors, add_box, add_lane, add_open_box
 from .base import Layout, Progress, Task
 
 TOP = 0.40  # height of stand and workbench, m
@@ -20,10 +20,16 @@ OBJECT = np.array([0.42, -0.29])
 CHUTE = np.array([0.42, -0.45])
 OBJECT_HALF = np.array([0.018, 0.018, 0.03])
 LANE_END = 1.0  # x of the base at the workbench, m
-TOOLS = np.array([[LANE_END + 0.42, 0.20], [LANE_END + 0.42, -0.20]])  # one a cue value
+BENCH_X = LANE_END + 0.42
+TOOLS = np.array([[BENCH_X, 0.20], [BENCH_X, -0.20], [BENCH_X, 0.36], [BENCH_X, -0.36]])  # one a cue value
 HANDLE_HALF = 0.05  # m, of a tool's upright handle
 TAKEN = 0.04  # m above the workbench from which a tool counts as taken
 GRAY, WOOD = (0.45, 0.47, 0.5, 1), (0.7, 0.6, 0.45, 1)
+
+
+def second_tool(cue: int) -> int:
+    """The tool that is taken after tool `cue`: the first one of the other hand."""
+    return 1 - cue % 2
 
 
 class Tool(Task):
@@ -34,6 +40,8 @@ class Tool(Task):
     stages = (("tidy", "object_lifted"), ("tidy", "object_stored"), ("work", "first_tool"), ("work", "second_tool"))
     visual_only = True
     tables = ("stand", "bench")
+    max_cue_values = len(TOOLS)
+    decoy_half = tuple(OBJECT_HALF)
 
     def build(self, spec: mujoco.MjSpec) -> None:
         world = spec.worldbody
@@ -41,13 +49,13 @@ class Tool(Task):
         chute = world.add_body(name="chute", pos=(*CHUTE, 0))
         add_open_box(chute, "chute", (0.065, 0.065), TOP, GRAY)
         add_lane(world, 0.0, LANE_END)
-        half = (0.16, 0.40, TOP / 2)
+        half = (0.16, 0.46, TOP / 2)
         add_box(world, "bench", half, (TOOLS[0, 0] + 0.06, 0, TOP / 2), WOOD, material="table_0")
         rough: dict[str, Any] = {"friction": (1.5, 0.02, 0.001), "condim": 4}
         thing = world.add_body(name="object", pos=(*OBJECT, TOP + OBJECT_HALF[2]))
         thing.add_freejoint(name="object")
         add_box(thing, "object", tuple(OBJECT_HALF), (0, 0, 0), GRAY, mass=0.06, **rough)
-        for number, place in enumerate(TOOLS):
+        for number, place in enumerate(TOOLS[: self.cue_values]):
             tool = world.add_body(name=f"tool_{number}", pos=(*place, TOP))
             tool.add_freejoint(name=f"tool_{number}")
             add_box(tool, f"head_{number}", (0.035, 0.02, 0.01), (0, 0, 0.01), (0.2, 0.2, 0.2, 1), mass=0.1, **rough)
@@ -57,12 +65,12 @@ class Tool(Task):
     def distractor_places(self) -> np.ndarray:
         return np.array([[[0.2, 0.5, 0.03], [1.2, 0.9, 0.03]], [[0.7, -0.9, 0.03], [1.2, -0.5, 0.03]]])
 
-    def randomise(self, model: mujoco.MjModel, data: mujoco.MjData, rng: np.random.Generator) -> Layout:
+    def randomise(self, model: mujoco.MjModel, data: mujoco.MjData, factors: Factors) -> Layout:
         layout = {
-            "object": OBJECT + rng.uniform(-0.025, 0.025, 2),
-            "tools": TOOLS + rng.uniform(-0.025, 0.025, TOOLS.shape),
-            "start": rng.uniform(-0.015, 0.015, (2, 3)),
-            "base": rng.uniform((-0.03, -0.03, -0.02), (0.03, 0.03, 0.02)),
+            "object": OBJECT + factors.uniform(-0.025, 0.025, 2),
+            "tools": TOOLS[: self.cue_values] + factors.uniform(-0.025, 0.025, (self.cue_values, 2)),
+            "start": factors.uniform(-0.015, 0.015, (2, 3)),
+            "base": factors.uniform((-0.03, -0.03, -0.02), (0.03, 0.03, 0.02)),
         }
         data.joint("object").qpos[:] = *layout["object"], TOP + OBJECT_HALF[2], 1, 0, 0, 0
         for number, place in enumerate(layout["tools"]):
@@ -87,20 +95,24 @@ class Tool(Task):
         right.to(150, 0.32, -0.26, 0.70, opened)
         hands = (left, right)
         places = layout["tools"] - (LANE_END, 0)
-        for hand, place in zip(hands, places, strict=True):
-            hand.to(246, *place, above, opened)
+        for number, hand in enumerate(hands):  # above the middle of its tools, whichever is right
+            hand.to(246, *places[number::2].mean(0), above, opened)
         grip = TOP + 0.02 + HANDLE_HALF + 0.01
-        for number, begin in ((cue, 246), (1 - cue, 272)):
-            hand, place = hands[number], places[number]
+        aside = 10 if self.cue_values > 2 else 0  # steps in which a hand that has a choice goes above its tool
+        for number, begin in ((cue, 246), (second_tool(cue), 272 + aside)):
+            hand, place = hands[number % 2], places[number]
             if begin > 246:
                 hand.hold(begin)
+            if aside:
+                hand.to(begin + aside, *place, above, opened)
+            begin += aside
             hand.to(begin + 14, *place, grip, opened).to(begin + 17, *place, grip, closed)
             hand.to(begin + 26, *place, above, closed)
-        return Script(left, right, base, (DOWN, DOWN), 246, ((32, 74), (246, 300)))
+        return Script(left, right, base, (DOWN, DOWN), 72, 246, ((28, 74), (246, 310 + 2 * aside)))
 
     def check(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, progress: Progress) -> None:
         thing = data.body("object").xpos
-        tools = np.array([data.body(f"tool_{number}").xpos for number in range(len(TOOLS))])
+        tools = np.array([data.body(f"tool_{number}").xpos for number in range(self.cue_values)])
         in_chute = np.abs(thing[:2] - CHUTE).max() < 0.065 and thing[2] < TOP - 0.1
         progress.reach("object_lifted", bool(thing[2] > TOP + 0.08))
         progress.reach("object_stored", bool(in_chute))
@@ -112,9 +124,10 @@ class Tool(Task):
         if taken.any() and progress.stage >= 2 and progress.choice < 0:
             progress.choice = int(taken.argmax())
         progress.reach("first_tool", progress.choice == progress.cue)
-        progress.reach("second_tool", bool(taken.all()))
+        second = second_tool(progress.cue)
+        progress.reach("second_tool", bool(taken[second]))
         # The episode goes on until the second tool is well up.
         wrong = progress.choice >= 0 and progress.choice != progress.cue
-        progress.over = bool((taken.all() and (tools[:, 2] > TOP + 0.08).all()) or (wrong and taken.all()))
+        progress.over = bool(tools[second, 2] > TOP + 0.08 if progress.success else wrong and taken.sum() >= 2)
         dropped = thing[2] < TOP - 0.1 and not in_chute
         progress.over = progress.over or bool(dropped or (tools[:, 2] < TOP - 0.05).any())
