@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from trace_il.memory import MEMORIES, Evidence, TraceMemory
+from trace_il.memory.recall import RecallHead, thumbnails
 from trace_il.memory.teacher import AttentionTeacher
 
 B, N, E, Q = 3, 9, 12, 10
@@ -14,10 +15,10 @@ def evidence(ticks: int = N, seed: int = 0) -> Evidence:
     return Evidence(torch.randn(B, ticks, E), torch.randn(B, ticks, Q))
 
 
-@pytest.mark.parametrize("name", MEMORIES)
-def test_scan_equals_repeated_step(name):
+@pytest.mark.parametrize(("name", "options"), [*((name, {}) for name in MEMORIES), ("trace", {"gate_span": 3.0})])
+def test_scan_equals_repeated_step(name, options):
     torch.manual_seed(1)
-    memory = MEMORIES[name](E, Q, width=16).eval()
+    memory = MEMORIES[name](E, Q, width=16, **options).eval()
     given = evidence()
     scanned = memory.scan(given)
     state = memory.init_state(given.content)
@@ -103,6 +104,34 @@ def test_teacher_is_causal_and_has_the_memorys_shape():
     changed = Evidence(given.content.clone(), given.address)
     changed.content[:, 6:] += 1
     assert torch.equal(teacher(changed, given.address).slots[:, :6], taught.slots[:, :6])
+
+
+def test_channels_with_gates_of_their_own_forget_at_their_own_pace():
+    memory = TraceMemory(E, Q, slots=1, width=16, gate_bias=-3.0, gate_span=3.0)
+    given, other = evidence(30), evidence(30)
+    other.content[:, 0] += 1
+    trace = (memory.scan(given).slots - memory.scan(other).slots)[:, :, 0].abs().mean(0)  # (N, 16)
+    kept = trace[-1] / trace[0]
+    assert kept[0] > 0.5 and kept[-1] < 0.1
+
+
+def test_recall_redraws_what_only_the_memory_holds():
+    torch.manual_seed(0)
+    images = torch.zeros(16, 6, 2, 16, 16, 3, dtype=torch.uint8)
+    images[:, 1] = torch.randint(0, 256, (16, 1, 1, 1, 3)).byte()  # one colour an episode, seen at tick 1 alone
+    content = torch.cat([thumbnails(images, 1).flatten(2), torch.randn(16, 6, 6)], -1)
+    given = Evidence(content, torch.eye(6).repeat(16, 1, 1))
+    valid = torch.ones(16, 6, dtype=torch.bool)
+    memory, head = TraceMemory(12, 6, slots=2, width=32, gate_bias=0.0), RecallHead(2, 32, 6, cameras=2, size=4)
+    optimiser = torch.optim.Adam([*memory.parameters(), *head.parameters()], 3e-3)
+    for _ in range(1200):
+        optimiser.zero_grad()
+        loss = head.loss(memory.scan(given), given, images, valid)
+        loss.backward()
+        optimiser.step()
+    recalled = head(memory.scan(given).slots[:, -1], given.address[:, 1])
+    seen = thumbnails(images[:, 1], 4)
+    assert (recalled - seen).square().mean() < 0.2 * (seen.mean(0) - seen).square().mean()
 
 
 def test_ablations_of_trace():

@@ -182,6 +182,20 @@ def test_sweep_compares_memories(workplace):
     assert {"closed_loop/progress", "val/action_error", "val/imitation"} <= set(header.split(","))
 
 
+def test_training_can_begin_with_the_weights_of_another_run(workplace):
+    more = ["wandb=off", "evaluation.episodes=0", "evaluation.recording=false", "evaluation.export=false"]
+    start = "trainer.init=runs/small/checkpoints/last.ckpt"
+    program("train.py", *SMALL, *more, "name=warm", start, "trainer.learning_rate=1e-9", cwd=workplace)
+    objectives = ["trainer.residual=0.5", "trainer.distillation=0.1", "trainer.recall=1", "memory.gate_span=2"]
+    program("train.py", *SMALL, *more, "name=objectives", *objectives, cwd=workplace)
+
+    def held_out(name: str) -> float:
+        return json.loads((workplace / f"runs/{name}/summary.json").read_text())["training"]["held_out"]["imitation"]
+
+    assert held_out("warm") == pytest.approx(held_out("small"), rel=1e-3)
+    assert held_out("objectives") != pytest.approx(held_out("small"), rel=1e-3)
+
+
 def damaged_checkpoint(workplace: Path, name: str, edit) -> str:
     run = workplace / "runs" / name
     (run / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -208,6 +222,11 @@ BAD = {
     "wrong type": (["train.py", "seed=abc"], "abc"),
     "impossible value": (["train.py", "policy.chunk=2", "policy.actions_per_query=2"], "policy.chunk=2 is shorter"),
     "indivisible chunk": (["train.py", "policy.chunk=41"], "multiple of actions_per_query"),
+    "start of another agent": (
+        ["train.py", *SMALL, "name=n", "memory=gru", "trainer.init=runs/small/checkpoints/last.ckpt"],
+        "is of another agent",
+    ),
+    "no teacher": (["train.py", "trainer.distillation=1", "trainer.teacher=none"], "needs trainer.teacher=attention"),
     "no such action": (["train.py", "agent.relative=[elbow]"], "agent.relative: 'elbow' matches none of the actions"),
     "relative to nothing": (["train.py", "env=corridor", "agent.relative=[vx]"], "which the state does not have"),
     "impossible slots": (["train.py", "memory.slots=0"], "slots=0"),

@@ -63,6 +63,21 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
+def warm_start(agent: Agent, path: Path) -> None:
+    """Give `agent` the weights and statistics of another run's checkpoint.
+
+    Raises:
+        UserError: no such checkpoint, or of an agent with other parts.
+    """
+    try:
+        agent.load_state_dict(load_agent(path).state_dict())
+    except RuntimeError as error:
+        reason = next(line.strip() for line in str(error).splitlines()[1:])
+        raise UserError(
+            f"trainer.init={path} is of another agent ({reason}); use one configuration for both"
+        ) from error
+
+
 def load_agent(path: Path) -> Agent:
     """The agent of a checkpoint, in evaluation mode: the averaged weights where there are any."""
     from .build import build_agent

@@ -65,6 +65,7 @@ class TraceConfig(MemoryConfig):
     tau: float = 1.0  # temperature of the routing
     identity_scale: float = 1.0  # lambda_eta
     gate_bias: float = -3.5  # initial write gate, in logits
+    gate_span: float = 0.0  # > 0: a gate for every channel, biases spread over gate_bias +- gate_span
     balance_weight: float = 0.1  # L_bal
     entropy_weight: float = 0.0  # L_ent
     consistency_weight: float = 0.0  # L_cons
@@ -171,6 +172,10 @@ class TrainerConfig:
     ema: float = 0.98  # decay of averaged weights, which are evaluated; 0: none
     clear_share: float = 0.125  # share of ticks trained once more with the memory cleared before
     teacher: str = "attention"  # attention, none: a second readout, in training only
+    distillation: float = 0.0  # weight of the distance between the memory's summary and the teacher's
+    residual: float = 0.0  # share by which targets are weighted with the error of the policy without a past, 0 to 1
+    recall: float = 0.0  # weight of redrawing from the memory what was seen before
+    init: str | None = None  # checkpoint whose agent training begins with, of a run with the same agent
     accelerator: str = "auto"  # auto, cpu, gpu
     devices: int = 1
     num_nodes: int = 1

@@ -7,12 +7,15 @@ import torch
 from torch import Tensor
 
 from .agent import Agent
+from .config import TrainerConfig
 from .data.datamodule import EpisodeDataModule
 from .data.episodes import EpisodeBatch
 from .memory.base import Readout
+from .memory.recall import RecallHead
 from .memory.teacher import AttentionTeacher
 
 COOL_DOWN = 0.3  # share of the steps over which the learning rate falls to zero
+RESIDUAL_LIMIT = 10.0  # largest weight of a target, relative to the mean
 
 
 def flatten_ticks(readout: Readout) -> Readout:
@@ -85,12 +88,13 @@ class ImitationModule(pl.LightningModule):
     Args:
         agent: the agent, statistics already fitted.
         teacher: a second readout for training, or None.
+        recall: the head of the recall objective, or None.
         templates: judges held-out branch decisions.
-        learning_rate, weight_decay, warmup_steps, max_steps: AdamW with linear warm-up, a constant rate, and
-            a linear decay to zero over the last part: a cue is found late, and must still find a rate.
-        clear_share: share of each batch's ticks that are trained once more, at that weight, with the
-            memory cleared before. The policy then can act without a past, and clearing it is a
-            fair control.
+        settings: AdamW with linear warm-up, a constant rate, and a linear decay to zero over the last part: a cue is
+            found late, and must still find a rate. `clear_share` of each batch's ticks are trained once more, at
+            that weight, with the memory cleared before: the policy then can act without a past, and clearing it is
+            a fair control. With `residual`, targets count by the error of that policy without a past, relative to
+            its mean: it is large where the cue decides. `distillation` pulls the memory's summary to the teacher's.
         seed: the randomness of an optimiser step is a function of (seed, step, rank), so that a resumed
             run repeats it.
     """
@@ -99,19 +103,15 @@ class ImitationModule(pl.LightningModule):
         self,
         agent: Agent,
         teacher: AttentionTeacher | None,
+        recall: RecallHead | None,
         templates: BranchTemplates,
-        learning_rate: float,
-        weight_decay: float,
-        warmup_steps: int,
-        max_steps: int,
-        clear_share: float,
+        settings: TrainerConfig,
         seed: int,
     ) -> None:
         super().__init__()
-        self.agent, self.teacher, self.templates = agent, teacher, templates
-        self.learning_rate, self.weight_decay = learning_rate, weight_decay
-        self.warmup_steps, self.max_steps, self.seed = warmup_steps, max_steps, seed
-        self.clear_share = clear_share
+        self.agent, self.teacher, self.recall, self.templates = agent, teacher, recall, templates
+        self.settings, self.seed = settings, seed
+        self.max_steps = settings.epochs * settings.steps_per_epoch
         self.images_encoded = 0  # padding included
         self.targets_trained: int | Tensor = 0  # ticks that have a target
 
@@ -125,15 +125,25 @@ class ImitationModule(pl.LightningModule):
             readouts.append(flatten_ticks(self.teacher(evidence, readout.address)))
         errors, extra, chunks = self.agent.policy.loss(features, readouts, target, is_pad)
         keep = (~is_pad).to(target.dtype)
-        losses = {"imitation": weighted_mean(errors[0], keep)} | extra
-        if self.teacher is not None:
-            losses["teacher"] = weighted_mean(errors[1], keep)
-        cleared = int(self.clear_share * len(features))
-        if cleared and self.training:
-            ticks = torch.randperm(len(features), device=features.device)[:cleared]
+        losses, weight, settings = dict(extra), keep, self.settings
+        share = 1.0 if settings.residual > 0 else settings.clear_share
+        if self.training and int(share * len(features)):
+            ticks = torch.randperm(len(features), device=features.device)[: int(share * len(features))]
             alone = [self.agent.cleared(evidence.content.flatten(0, 1)[ticks])]
-            errors = self.agent.policy.loss(features[ticks], alone, target[ticks], is_pad[ticks]).errors
-            losses["cleared"] = self.clear_share * weighted_mean(errors[0], keep[ticks])
+            without = self.agent.policy.loss(features[ticks], alone, target[ticks], is_pad[ticks]).errors[0]
+            losses["cleared"] = settings.clear_share * weighted_mean(without, keep[ticks])
+            if settings.residual > 0:
+                relative = without.detach() / weighted_mean(without.detach(), keep[ticks])
+                relative = torch.empty_like(keep).index_copy(0, ticks, relative.clamp_max(RESIDUAL_LIMIT))
+                weight = keep * (1 + settings.residual * (relative - 1))
+        losses["imitation"] = weighted_mean(errors[0], weight)
+        if self.teacher is not None:
+            losses["teacher"] = weighted_mean(errors[1], weight)
+            if settings.distillation > 0:
+                distance = (readouts[0].summary - readouts[1].summary.detach()).square().mean(-1)
+                losses["distillation"] = settings.distillation * weighted_mean(distance, batch.valid.flatten().float())
+        if self.recall is not None and self.training:
+            losses["recall"] = settings.recall * self.recall.loss(readout, evidence, batch.images, batch.valid)
         losses |= self.agent.memory.auxiliary_losses(readout, batch.valid)
         return losses, chunks.unflatten(0, batch.valid.shape)
 
@@ -164,10 +174,11 @@ class ImitationModule(pl.LightningModule):
             self.log("val/branch_accuracy", right / count, prog_bar=True, batch_size=count, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+        settings = self.settings
+        optimizer = torch.optim.AdamW(self.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
 
         def factor(step: int) -> float:
-            warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
+            warm = min(1.0, (step + 1) / max(1, settings.warmup_steps))
             return warm * max(0.0, min(1.0, (1 - step / self.max_steps) / COOL_DOWN))
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)

@@ -16,6 +16,7 @@ from rich.progress import Progress, track
 
 from .agent import Agent, AgentSpec
 from .build import agent_spec, build_agent, fit_statistics, relative_actions
+from .checkpoint import warm_start
 from .cli import PhaseClock
 from .config import CollectConfig, GymConfig, TrainConfig, env_label, env_options, to_plain
 from .data.collect import CollectSpec, collect
@@ -25,6 +26,7 @@ from .environment import camera_sizes, channel_names, check_channels, control_hz
 from .errors import UserError
 from .files import atomic_write
 from .learn import BranchTemplates, ImitationModule
+from .memory.recall import RecallHead
 from .memory.teacher import AttentionTeacher
 from .parallel import core_count
 from .rollout import RolloutSpec, evaluate
@@ -132,11 +134,13 @@ def check_buildable(config: TrainConfig) -> None:
     )  # fmt: skip
     env.close()
     try:
-        build_agent(config, spec)
+        agent = build_agent(config, spec)
     except (ValueError, AssertionError, RuntimeError, ZeroDivisionError) as error:
         raise UserError(
             f"cannot build the agent: {error or type(error).__name__}; check policy, memory, encoder and agent"
         ) from error
+    if config.trainer.init is not None:
+        warm_start(agent, Path(config.trainer.init))
 
 
 def open_run(config: TrainConfig) -> tuple[Path, dict[str, Any] | None]:
@@ -191,15 +195,16 @@ def make_module(
     torch.manual_seed(config.seed)
     agent: Agent = build_agent(config, agent_spec(config, data, *limits))
     fit_statistics(agent, data)
+    if config.trainer.init is not None:
+        warm_start(agent, Path(config.trainer.init))
     memory = agent.memory
     teacher = None
     if config.trainer.teacher == "attention":
         teacher = AttentionTeacher(memory.content_dim, memory.address_dim, memory.slots, memory.width)
-    settings = config.trainer
-    return ImitationModule(
-        agent, teacher, BranchTemplates(agent, data), settings.learning_rate, settings.weight_decay,
-        settings.warmup_steps, settings.epochs * settings.steps_per_epoch, settings.clear_share, config.seed,
-    )  # fmt: skip
+    recall = None
+    if config.trainer.recall > 0:
+        recall = RecallHead(memory.slots, memory.width, memory.address_dim, len(agent.spec.cameras))
+    return ImitationModule(agent, teacher, recall, BranchTemplates(agent, data), config.trainer, config.seed)
 
 
 def fit(config: TrainConfig, folder: Path, root: Path, console: Console) -> dict[str, Any]:

@@ -45,6 +45,8 @@ class TraceMemory(Memory):
         tau: temperature of the routing softmax.
         identity_scale: lambda_eta, must be > 0.
         gate_bias: initial bias of the write gate, in logits.
+        gate_span: if positive, every channel has a gate of its own, and their biases are spread over
+            gate_bias +- gate_span: some forget within ticks, some keep for an episode.
         balance_weight, entropy_weight, consistency_weight: weights of L_bal, L_ent, L_cons.
     Raises:
         ValueError: tau or identity_scale not positive.
@@ -63,6 +65,7 @@ class TraceMemory(Memory):
         tau: float = 1.0,
         identity_scale: float = 1.0,
         gate_bias: float = -3.5,
+        gate_span: float = 0.0,
         balance_weight: float = 0.1,
         entropy_weight: float = 0.0,
         consistency_weight: float = 0.0,
@@ -86,9 +89,10 @@ class TraceMemory(Memory):
         self.candidate_out = nn.Linear(width, width)
         self.gate_slot = nn.Linear(width, width, bias=False)
         self.gate_evidence = nn.Linear(2 * width, width)
-        self.gate_out = nn.Linear(width, 1)
+        self.gate_out = nn.Linear(width, width if gate_span > 0 else 1)
         nn.init.zeros_(self.gate_out.weight)
-        nn.init.constant_(self.gate_out.bias, gate_bias)
+        with torch.no_grad():
+            self.gate_out.bias.copy_(gate_bias + gate_span * torch.linspace(-1, 1, self.gate_out.out_features))
         self.read = mlp(content_dim + width, width, width)  # phi_r
         self.read_key = nn.Linear(width, width, bias=False)  # Wk^r
         self.read_value = nn.Linear(width, width, bias=False)  # Wv^r
@@ -112,10 +116,11 @@ class TraceMemory(Memory):
         hidden = torch.nn.functional.gelu(self.candidate_slot(keyed) + candidate_in.unsqueeze(1))
         candidate = torch.tanh(self.candidate_out(hidden))
         hidden = torch.nn.functional.gelu(self.gate_slot(keyed) + gate_in.unsqueeze(1))
-        strength = routing * torch.sigmoid(self.gate_out(hidden).squeeze(-1))
+        strength = routing.unsqueeze(-1) * torch.sigmoid(self.gate_out(hidden))  # (B, K, 1 or d)
         # Slots stay in float32 under automatic mixed precision: bfloat16 would lose small writes.
         strength = strength.to(slots.dtype)
-        return torch.lerp(slots, candidate.to(slots.dtype), strength.unsqueeze(-1)), routing, strength
+        slots = torch.lerp(slots, candidate.to(slots.dtype), strength)
+        return slots, routing, strength.mean(-1)
 
     def _read(self, slots: Tensor, read_query: Tensor) -> tuple[Tensor, Tensor]:
         """Slots (..., K, d) and query (..., d) -> summary (..., d), read weights (..., K)."""
