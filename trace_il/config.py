@@ -181,6 +181,7 @@ class TrainerConfig:
     num_nodes: int = 1
     precision: str = "auto"  # auto: 32-true on a CPU, bf16-mixed on a GPU
     threads: int = 0  # CPU threads; 0: one a core
+    stop_at: float = 0.0  # held-out branch accuracy at which training stops; 0: it goes on
     closed_loop_every: int = 0  # epochs between closed-loop evaluations during training; 0: none
 
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, WeightAveraging
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
@@ -194,6 +194,9 @@ def make_trainer(
         ModelCheckpoint(filename="last", monitor=None, save_on_train_epoch_end=True, **checkpoints),
         RichProgressBar(leave=False),
     ]
+    if trainer.stop_at > 0:
+        stop: dict[str, Any] = {"mode": "max", "patience": trainer.epochs, "stopping_threshold": trainer.stop_at}
+        callbacks.append(EarlyStopping("val/branch_accuracy", **stop))
     several = trainer.devices * trainer.num_nodes > 1
     return pl.Trainer(
         accelerator="gpu" if gpu else "cpu",

@@ -67,6 +67,7 @@ def validate(config: TrainConfig) -> None:
     require(0 < data.holdout < 1, f"data.holdout={data.holdout} must lie between 0 and 1")
     require(0 <= trainer.ema < 1, f"trainer.ema={trainer.ema} must lie in [0, 1)")
     require(0 <= trainer.clear_share <= 1, f"trainer.clear_share={trainer.clear_share} must lie in [0, 1]")
+    require(0 <= trainer.stop_at <= 1, f"trainer.stop_at={trainer.stop_at} must lie in [0, 1]")
     require(0 <= trainer.residual <= 1, f"trainer.residual={trainer.residual} must lie in [0, 1]")
     for name, weight in (("trainer.distillation", trainer.distillation), ("trainer.recall", trainer.recall)):
         require(weight >= 0, f"{name}={weight} must not be negative")

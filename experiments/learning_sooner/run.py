@@ -1,0 +1,116 @@
+"""What finds the cue sooner: python experiments/learning_sooner/run.py [--parts methods] [--jobs 2]
+
+On the corridor: optimiser steps until 90 % of 100 held-out demonstrations are decided right at the branch, for every
+method, for fewer demonstrations and for longer delays. A run ends when it is there, or after --steps. Finished runs are
+not repeated, interrupted ones continue. Writes results/<part>.json; `python experiments/report.py learning_sooner`
+makes tables and plots from them.
+"""
+
+import argparse
+import csv
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+sys.path.insert(0, str(ROOT))
+
+HELD_OUT, ENOUGH, EPOCH = 100, 0.9, 40  # demonstrations, branch accuracy, optimiser steps between validations
+DEMONSTRATIONS, DELAY = 100, 60
+METHODS = {
+    "trace": [],
+    "trace, no teacher": ["trainer.teacher=none"],
+    "trace + distillation": ["trainer.distillation=0.3"],
+    "trace + residual weights": ["trainer.residual=0.5"],
+    "trace + spread gates": ["memory.gate_span=2.5"],
+    "trace + recall": ["trainer.recall=1"],
+    "trace + recall, no teacher": ["trainer.recall=1", "trainer.teacher=none"],
+    "trace, address without noise": ["agent.path_noise=0", "agent.address_dropout=0"],
+    "trace + curriculum": [],  # begins with the weights of a run at a quarter of the delay
+    "gru": ["memory=gru"],
+    "gru, no teacher": ["memory=gru", "trainer.teacher=none"],
+    "lru": ["memory=lru"],
+    "lru, no teacher": ["memory=lru", "trainer.teacher=none"],
+}
+FEW = ("trace", "trace, no teacher", "gru")  # methods that demonstrations and delays are varied for
+
+
+@dataclass(frozen=True)
+class Case:
+    method: str
+    seed: int
+    demonstrations: int = DEMONSTRATIONS
+    delay: int = DELAY
+
+    def folder(self) -> Path:
+        words = "".join(c if c.isalnum() else "_" for c in self.method)
+        return ROOT / f"runs/sooner-{words}-{self.demonstrations}-{self.delay}-{self.seed}"
+
+
+def cases(part: str, seeds: list[int]) -> list[Case]:
+    if part == "methods":
+        return [Case(method, seed) for seed in seeds for method in METHODS]
+    if part == "demonstrations":
+        return [Case(method, seed, n) for seed in seeds for n in (10, 25, 50, 100, 200) for method in FEW]
+    return [Case(method, seed, delay=DELAY * k) for seed in seeds for k in (1, 2, 3, 4) for method in FEW]
+
+
+def train(case: Case, steps: int) -> None:
+    """Train, or continue, until the branch is decided right or the steps are used up."""
+    if (case.folder() / "summary.json").exists():
+        return
+    extra = METHODS[case.method]
+    if case.method == "trace + curriculum":
+        first = Case("trace", case.seed, case.demonstrations, case.delay // 4)
+        train(first, steps)
+        extra = [f"trainer.init={first.folder() / 'checkpoints/last.ckpt'}"]
+    count = case.demonstrations + HELD_OUT
+    shared = ["env=corridor", f"env.delay={case.delay}", f"data.episodes={count}", f"data.holdout={HELD_OUT / count}"]
+    shared += [f"trainer.steps_per_epoch={EPOCH}", f"trainer.epochs={steps // EPOCH}", f"trainer.stop_at={ENOUGH}"]
+    shared += ["trainer.threads=1", "parallel.workers=1", "wandb=off", f"seed={case.seed}"]
+    shared += [f"name={case.folder().name}", *(f"evaluation.{key}=false" for key in ("recording", "export"))]
+    command = [sys.executable, "train.py", *shared, "evaluation.episodes=0", *extra]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
+def outcome(case: Case) -> dict:
+    """Steps to ENOUGH, None where it was not reached, of a finished run."""
+    with (case.folder() / "metrics.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row.get("val/branch_accuracy")]
+    curve = [(int(row["step"]) + 1, float(row["val/branch_accuracy"])) for row in rows]
+    reached = next((step for step, accuracy in curve if accuracy >= ENOUGH), None)
+    row = {"method": case.method, "seed": case.seed, "demonstrations": case.demonstrations, "delay": case.delay}
+    return row | {"steps": reached, "best": max(accuracy for _, accuracy in curve), "trained": curve[-1][0]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = ["methods", "demonstrations", "delays"]
+    parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, of one thread each")
+    parser.add_argument("--steps", type=int, default=2000, help="optimiser steps after which a run is given up")
+    options = parser.parse_args()
+    from trace_il.scores import write_results
+
+    for delay in sorted({c.delay for part in options.parts for c in cases(part, [0])} | {DELAY // 4}):
+        most = max(c.demonstrations for part in parts for c in cases(part, [0])) + HELD_OUT
+        shared = ["env=corridor", f"env.delay={delay}", f"data.episodes={most}"]
+        subprocess.run([sys.executable, "collect.py", *shared], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    for part in options.parts:
+        rows = {}
+        with ThreadPoolExecutor(options.jobs) as pool:
+            jobs = {pool.submit(train, case, options.steps): case for case in cases(part, options.seeds)}
+            for job in as_completed(jobs):
+                job.result()
+                rows[jobs[job]] = outcome(jobs[job])
+                print(part, rows[jobs[job]], flush=True)
+                done = [rows[case] for case in cases(part, options.seeds) if case in rows]
+                write_results(HERE / f"results/{part}.json", options.seeds, done)
+
+
+if __name__ == "__main__":
+    main()
