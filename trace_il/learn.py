@@ -175,7 +175,16 @@ class ImitationModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         settings = self.settings
-        optimizer = torch.optim.AdamW(self.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        # Once the memory keeps the cue, its gradients are a hundred times smaller than the policy's, and noise. Adam
+        # would scale them up again until the memory drifts away and forgets; AMSGrad (Reddi et al. 2018) keeps the
+        # scale of the gradients that taught it.
+        memory = [*self.agent.memory.parameters(), *self.agent.address.parameters()]
+        known = {id(parameter) for parameter in memory}
+        groups = [
+            {"params": [parameter for parameter in self.parameters() if id(parameter) not in known]},
+            {"params": memory, "amsgrad": True},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
 
         def factor(step: int) -> float:
             warm = min(1.0, (step + 1) / max(1, settings.warmup_steps))
