@@ -180,7 +180,7 @@ class ImitationModule(pl.LightningModule):
         # scale of the gradients that taught it.
         memory = [*self.agent.memory.parameters(), *self.agent.address.parameters()]
         known = {id(parameter) for parameter in memory}
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": [parameter for parameter in self.parameters() if id(parameter) not in known]},
             {"params": memory, "amsgrad": True},
         ]
