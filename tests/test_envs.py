@@ -77,11 +77,12 @@ def divergence(labels: dict[int, list[np.ndarray]]) -> int:
 
 
 @pytest.mark.parametrize(("name", "options"), VISUAL, ids=[options.get("task", name) for name, options in VISUAL])
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_visual_cue_is_invisible_at_the_branch(name, options, seed):
     """Same seed, other cue: identical states and frames outside the cue, different frames during it."""
     env = make(name, options)
     runs = {cue: run_expert(env, seed, cue, disturbance=1.0) for cue in range(2)}
+    assert all(infos[-1]["is_success"] for _, infos, _ in runs.values())
     branch = divergence({cue: run[2] for cue, run in runs.items()})
     phases = [info["phase"] for info in runs[0][1]]
     cue_steps = [t for t, phase in enumerate(phases) if phase == Phase.CUE]
