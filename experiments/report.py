@@ -84,9 +84,9 @@ def steps_table(about: Row) -> str:
     key = ("method", "demonstrations", "delay")
     for case, rows in grouped(about["rows"], lambda row: tuple(row[k] for k in key)).items():
         reached = [row["steps"] for row in rows]
-        median = sorted(reached, key=lambda steps: steps or np.inf)[len(reached) // 2]
+        median = float(np.median([steps or np.inf for steps in reached]))
         each = ", ".join(str(row["steps"] or f"not in {row['trained']} ({100 * row['best']:.0f} %)") for row in rows)
-        lines.append([*map(str, case), str(median or "not reached"), each])
+        lines.append([*map(str, case), f"{median:.0f}" if np.isfinite(median) else "not reached", each])
     header = [*key, "steps to 90 %, median", "each seed"]
     return f"{markdown(header, lines)}\n\n"
 

@@ -201,6 +201,7 @@ def test_training_begins_episodes_at_every_control_step_of_a_tick(tmp_path):
     np.testing.assert_array_equal(batch.images[1, :3], frames[2::3][:3])
     np.testing.assert_array_equal(batch.states[1, :10], reader.states[1][2:])
     np.testing.assert_array_equal(batch.actions[1, 1], reader.actions[1][5:9])
+    assert data.episodes.batch([4], [2]).valid.sum() == 2 and data.episodes.batch([4], [9]).valid.sum() == 1
     order = data.train_order(0)
     assert order == data.train_order(0) != data.train_order(1)
     assert {offset for step in order for _, offset in step} == {0, 1, 2}

@@ -230,6 +230,7 @@ def test_bad_arguments():
         ("Corridor-v0", {"cue_values": 3}, "cue_values must be 2 or 4, got 3"),
         ("Corridor-v0", {"delay": 1}, "delay must be at least 10"),
         ("Corridor-v0", {"branches": 3}, "branches must be 1 or 2, got 3"),
+        ("Corridor-v0", {"branches": 2, "delay": 12}, "delay must be at least 15"),
         ("DelayedEvidence-v0", {"task": "tea"}, "unknown task 'tea'"),
         ("DelayedEvidence-v0", {"image_size": 8}, r"image_size must be in 16\.\.640"),
         ("DelayedEvidence-v0", {"task": "cable", "cue_values": 3}, r"cue_values of cable must be in 2\.\.2, got 3"),

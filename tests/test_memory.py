@@ -173,5 +173,7 @@ def test_bad_input():
         TraceMemory(E, Q, identity_scale=0.0)
     with pytest.raises(ValueError, match="tau must be > 0"):
         TraceMemory(E, Q, tau=0.0)
+    with pytest.raises(ValueError, match="gate_span must not be negative, got -1"):
+        TraceMemory(E, Q, gate_span=-1)
     with pytest.raises(ValueError, match="slots=0"):
         TraceMemory(E, Q, slots=0)

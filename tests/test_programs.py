@@ -226,6 +226,11 @@ BAD = {
         ["train.py", *SMALL, "name=n", "memory=gru", "trainer.init=runs/small/checkpoints/last.ckpt"],
         "is of another agent",
     ),
+    "start with other ticks": (
+        ["train.py", *SMALL, "name=n", "agent.tick_every=4", "trainer.init=runs/small/checkpoints/last.ckpt"],
+        "is of an agent with tick_every=2, this one has 4",
+    ),
+    "residual of nothing": (["train.py", "policy=diffusion", "trainer.residual=1"], "needs policy=act"),
     "no teacher": (["train.py", "trainer.distillation=1", "trainer.teacher=none"], "needs trainer.teacher=attention"),
     "no such action": (["train.py", "agent.relative=[elbow]"], "agent.relative: 'elbow' matches none of the actions"),
     "relative to nothing": (["train.py", "env=corridor", "agent.relative=[vx]"], "which the state does not have"),

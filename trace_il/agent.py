@@ -138,7 +138,7 @@ class Agent(nn.Module):
 
     @torch.jit.unused
     def scan(self, images: Tensor, states: Tensor) -> tuple[Tensor, Evidence, Readout]:
-        """Whole episodes from their first frame; each image is encoded once.
+        """Whole episodes from their first tick; each image is encoded once.
 
         Args:
             images: uint8 (B, N, C, H, W, 3) at the ticks.

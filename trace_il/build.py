@@ -113,23 +113,29 @@ class RunningMoments:
 @torch.no_grad()
 def fit_statistics(agent: Agent, data: EpisodeDataModule) -> None:
     """Standardisation of state, action, signature and signature change, from the train episodes alone."""
-    agent.eval()
     every, chunk, states, actions = agent.tick_every, agent.policy.chunk, data.dataset.states, data.dataset.actions
-    moments = RunningMoments(agent.spec.state_dim)
-    for n in data.train_numbers:
-        moments.add(torch.from_numpy(states[n]), torch.tensor(True))
-    moments.fit(agent.standardize_state)
-    dim = agent.address.dim
-    change, xis, deltas = RunningMoments(chunk, agent.spec.action_dim), RunningMoments(dim), RunningMoments(dim)
+    moments, change = RunningMoments(agent.spec.state_dim), RunningMoments(chunk, agent.spec.action_dim)
     for n in data.train_numbers:
         state, action = torch.from_numpy(states[n]), torch.from_numpy(actions[n])
+        moments.add(state, torch.tensor(True))
         window = torch.arange(0, len(action), every)[:, None] + torch.arange(chunk)
         targets = action[window.clamp_max(len(action) - 1)] - (state[::every] @ agent.reference).unsqueeze(-2)
         change.add(targets, (window < len(action)).unsqueeze(-1))
+    moments.fit(agent.standardize_state)
+    change.fit(agent.standardize_action)
+    fit_address(agent, data)
+
+
+@torch.no_grad()
+def fit_address(agent: Agent, data: EpisodeDataModule) -> None:
+    """Standardisation of signature and signature change, given that of the state."""
+    agent.eval()
+    xis, deltas = RunningMoments(agent.address.dim), RunningMoments(agent.address.dim)
+    for n in data.train_numbers:
+        state = torch.from_numpy(data.dataset.states[n])
         now, before = (agent.address.features(xi[0]) for xi in agent.signatures(state.unsqueeze(0)))
         xis.add(now, torch.tensor(True))
         deltas.add(now - before, torch.tensor(True))
-    change.fit(agent.standardize_action)
     xis.fit(agent.address.standardize_signature)
     deltas.fit(agent.address.standardize_delta)
     agent.train()

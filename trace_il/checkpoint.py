@@ -1,6 +1,7 @@
 """Checkpoints: written atomically, loaded without pickle, refused when they are of another version."""
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from . import __version__
 from .agent import Agent, AgentSpec
 from .errors import UserError
 
-FORMAT = 3  # raised whenever old checkpoints can no longer be read
+FORMAT = 4  # raised whenever old checkpoints can no longer be read
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -33,8 +34,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 def describe(config: dict[str, Any], spec: AgentSpec) -> dict[str, Any]:
     """What a checkpoint says of itself, in plain containers."""
-    from dataclasses import asdict
-
     return {"format": FORMAT, "version": __version__, "config": config, "spec": asdict(spec)}
 
 
@@ -64,18 +63,27 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def warm_start(agent: Agent, path: Path) -> None:
-    """Give `agent` the weights and statistics of another run's checkpoint.
+    """Give `agent` the weights of another run's checkpoint and its statistics of state and action.
+
+    The limits of the actions and the statistics of the address stay: they are of the environment and of the paths.
 
     Raises:
-        UserError: no such checkpoint, or of an agent with other parts.
+        UserError: no such checkpoint, or of an agent with other parts or connected to something else.
     """
+    other = load_agent(path)
+    mine, theirs = asdict(agent.spec), asdict(other.spec)
+    differing = [key for key in mine if mine[key] != theirs[key] and key not in ("action_low", "action_high")]
+    if differing:
+        key = differing[0]
+        raise UserError(f"trainer.init={path} is of an agent with {key}={theirs[key]}, this one has {mine[key]}")
+    weights = agent.state_dict()
+    kept = ("action_low", "action_high", "address.standardize_")
+    weights |= {name: value for name, value in other.state_dict().items() if not name.startswith(kept)}
     try:
-        agent.load_state_dict(load_agent(path).state_dict())
+        agent.load_state_dict(weights)
     except RuntimeError as error:
         reason = next(line.strip() for line in str(error).splitlines()[1:])
-        raise UserError(
-            f"trainer.init={path} is of another agent ({reason}); use one configuration for both"
-        ) from error
+        raise UserError(f"trainer.init={path} is of another agent ({reason}); use one configuration") from error
 
 
 def load_agent(path: Path) -> Agent:

@@ -35,7 +35,7 @@ class DelayedEvidenceConfig(EnvConfig):
     image_size: int = 64  # pixels
     cue_values: int = 2  # 2 to 4, as the task allows
     delay: float = 1.0  # the expert takes so many times as long from cue to branch
-    late: int = 0  # control steps by which the cue is late at most, at random
+    late: int = 0  # control steps by which the expert's cue leaves view later at most, at random
     decoys: int = 0  # things in the look of the cue that come later and mean nothing
     factors: str = "all"  # poses, lights, textures, distractors: all of them, train or held_out
 

@@ -15,6 +15,7 @@ from .memory.recall import RecallHead
 from .memory.teacher import AttentionTeacher
 
 COOL_DOWN = 0.3  # share of the steps over which the learning rate falls to zero
+ALIKE = 0.17  # gap between mean chunks, relative to the largest, below which they mean the same choice
 RESIDUAL_LIMIT = 10.0  # largest weight of a target, relative to the mean
 
 
@@ -59,7 +60,9 @@ class BranchTemplates:
             self.offsets = [int((gap >= 0.5 * gap.max()).nonzero()[0]) for gap in largest]
             at = list(enumerate(self.offsets))
             self.means = torch.stack([means[:, branch, tick] for branch, tick in at])  # (branches, cues, H A)
-            self.alike = torch.stack([gaps[..., b, t] < 0.25 * gaps[..., b, t].max() for b, t in at])
+            # With one branch every cue asks for a choice of its own.
+            limit = ALIKE if len(at) > 1 else 0.0
+            self.alike = torch.stack([gaps[..., b, t] <= limit * gaps[..., b, t].max() for b, t in at])
 
     def correct(self, chunks: Tensor, batch: EpisodeBatch) -> tuple[int, int]:
         """Predicted standardised chunks (B, N, H, A) -> episodes judged right at every branch, episodes judged."""

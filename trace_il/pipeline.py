@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress, track
 
 from .agent import Agent, AgentSpec
-from .build import agent_spec, build_agent, fit_statistics, relative_actions
+from .build import agent_spec, build_agent, fit_address, fit_statistics, relative_actions
 from .checkpoint import warm_start
 from .cli import PhaseClock
 from .config import CollectConfig, GymConfig, TrainConfig, env_label, env_options, to_plain
@@ -197,6 +197,7 @@ def make_module(
     fit_statistics(agent, data)
     if config.trainer.init is not None:
         warm_start(agent, Path(config.trainer.init))
+        fit_address(agent, data)
     memory = agent.memory
     teacher = None
     if config.trainer.teacher == "attention":
@@ -219,6 +220,8 @@ def fit(config: TrainConfig, folder: Path, root: Path, console: Console) -> dict
     limits = check_environment(config, data)
     module = make_module(config, data, limits)
     run_id = json.loads((folder / "run.json").read_text())["id"]
+    if config.trainer.stop_at > 0 and not module.templates.usable:
+        raise UserError(f"trainer.stop_at={config.trainer.stop_at} needs demonstrations with a cue and a branch; set 0")
     trainer = make_trainer(config, folder, run_id, module, env_options(config.env))
     last = folder / "checkpoints/last.ckpt"
     if last.exists():

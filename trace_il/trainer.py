@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar, WeightAveraging
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
@@ -75,6 +76,17 @@ class ClosedLoop(pl.Callback):
         result = score([rollout(controller, self.env, seed) for seed in range(first, first + self.EPISODES)])
         for name in ("progress", "branch_accuracy", "success"):
             pl_module.log(f"closed_loop/{name}", result[name], rank_zero_only=True)
+
+
+class StopAtBranchAccuracy(EarlyStopping):
+    """Stops once the held-out branch accuracy is at least `threshold`; also when continued after that."""
+
+    def __init__(self, threshold: float, epochs: int) -> None:
+        # The metric is a float32, and Lightning compares with ">".
+        super().__init__("val/branch_accuracy", mode="max", patience=epochs, stopping_threshold=threshold - 1e-6)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.should_stop = trainer.should_stop or self.stopping_reason is EarlyStoppingReason.STOPPING_THRESHOLD
 
 
 class _AppendWriter(ExperimentWriter):
@@ -195,8 +207,7 @@ def make_trainer(
         RichProgressBar(leave=False),
     ]
     if trainer.stop_at > 0:
-        stop: dict[str, Any] = {"mode": "max", "patience": trainer.epochs, "stopping_threshold": trainer.stop_at}
-        callbacks.append(EarlyStopping("val/branch_accuracy", **stop))
+        callbacks.append(StopAtBranchAccuracy(trainer.stop_at, trainer.epochs))
     several = trainer.devices * trainer.num_nodes > 1
     return pl.Trainer(
         accelerator="gpu" if gpu else "cpu",

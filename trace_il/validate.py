@@ -4,7 +4,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from .config import GymConfig, TrainConfig
+from .config import ACTConfig, GymConfig, TrainConfig
 from .errors import UserError
 
 
@@ -69,6 +69,11 @@ def validate(config: TrainConfig) -> None:
     require(0 <= trainer.clear_share <= 1, f"trainer.clear_share={trainer.clear_share} must lie in [0, 1]")
     require(0 <= trainer.stop_at <= 1, f"trainer.stop_at={trainer.stop_at} must lie in [0, 1]")
     require(0 <= trainer.residual <= 1, f"trainer.residual={trainer.residual} must lie in [0, 1]")
+    plain = isinstance(config.policy, ACTConfig) and config.policy.latent_dim == 0 and trainer.clear_share > 0
+    require(
+        trainer.residual == 0 or plain,
+        f"trainer.residual={trainer.residual} needs policy=act, policy.latent_dim=0 and trainer.clear_share > 0",
+    )
     for name, weight in (("trainer.distillation", trainer.distillation), ("trainer.recall", trainer.recall)):
         require(weight >= 0, f"{name}={weight} must not be negative")
     require(

@@ -129,7 +129,8 @@ def _scene(rec: rr.RecordingStream, root: str, scene: list[list[dict[str, Any]]]
     rec.log(f"{root}/world", rr.ViewCoordinates.RIGHT_HAND_Z_UP, static=True)
     for number, shape in enumerate(scene[0]):
         path = f"{root}/world/{shape['name']}"
-        color = [tuple(int(255 * c) for c in shape["rgba"])]
+        seen = np.array([shapes[number]["rgba"][3] for shapes in scene])  # what comes and goes has no colour at times
+        color = [tuple(int(255 * c) for c in (*shape["rgba"][:3], seen.max()))]
         if shape["kind"] == "mesh":  # moves by its vertices; a triangle is drawn from both sides
             faces = np.concatenate([shape["faces"], shape["faces"][:, ::-1]])
             rec.log(path, rr.Mesh3D.from_fields(triangle_indices=faces, albedo_factor=color[0]), static=True)
@@ -153,7 +154,9 @@ def _scene(rec: rr.RecordingStream, root: str, scene: list[list[dict[str, Any]]]
         rec.log(path, archetype, static=True)
         position = np.array([shapes[number]["position"] for shapes in scene], dtype=np.float32)
         wxyz = np.array([shapes[number]["quaternion"] for shapes in scene], dtype=np.float32)
-        rec.send_columns(path, index, rr.Transform3D.columns(translation=position, quaternion=wxyz[:, [1, 2, 3, 0]]))
+        size_of = np.where(seen > 0, 1.0, 1e-6)[:, None].repeat(3, 1)
+        columns = rr.Transform3D.columns(translation=position, quaternion=wxyz[:, [1, 2, 3, 0]], scale=size_of)
+        rec.send_columns(path, index, columns)
 
 
 def layout(roots: list[str], spec: dict[str, Any], channels: list[str], with_scene: bool) -> rrb.Blueprint:

@@ -36,7 +36,8 @@ class CorridorEnv(DelayedEvidenceBase):
 
     Args:
         cue_values: number of doors and lamp colours, 2 or 4.
-        delay: control steps between lamp and hall for the expert, >= 10; the second corridor is as long.
+        delay: control steps between lamp and hall for the expert, >= 10; with two branches >= 15, and the second
+            corridor is as long.
         branches: lamps and halls, 1 or 2; the cue of an episode then counts all combinations of their colours.
         distractors: number of distractor lamps.
         image_size: side of the camera image in pixels, 32 to 64.
@@ -63,10 +64,11 @@ class CorridorEnv(DelayedEvidenceBase):
     ) -> None:
         if cue_values not in (2, 4):
             raise ValueError(f"cue_values must be 2 or 4, got {cue_values}")
-        if delay < 10:
-            raise ValueError(f"delay must be at least 10 control steps, got {delay}")
         if branches not in (1, 2):
             raise ValueError(f"branches must be 1 or 2, got {branches}")
+        shortest = 10 if branches == 1 else 15  # all lamps are out before the hall
+        if delay < shortest:
+            raise ValueError(f"delay must be at least {shortest} control steps, got {delay}")
         if not 32 <= image_size <= 64:
             raise ValueError(f"image_size must be in 32..64, got {image_size}")
         if camera_period < 1:

@@ -22,8 +22,8 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
         task: one of `tasks.TASKS`.
         image_size: side of the camera images in pixels, 16 to 640.
         cue_values: number of cue values, 2 to the task's `max_cue_values`.
-        delay: the expert takes so many times as long from cue to branch, 1 to 4.
-        late: the cue comes up to so many control steps later, at random.
+        delay: the expert takes so many times as long from cue to branch, 1 to 4; a policy sets its own pace.
+        late: the expert begins slower, so that the cue leaves view up to so many control steps later, at random.
         decoys: number of things in the look of the cue that stand around for a second between cue and branch.
         factors: which share of poses, lights, textures and distractors is drawn: "all", "train" or "held_out".
         camera_period: control steps between camera frames; in between the last frame is repeated.

@@ -8,6 +8,7 @@ makes tables and plots from them.
 
 import argparse
 import csv
+import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -77,13 +78,17 @@ def train(case: Case, steps: int) -> None:
 
 
 def outcome(case: Case) -> dict:
-    """Steps to ENOUGH, None where it was not reached, of a finished run."""
+    """Steps to ENOUGH, None where it was not reached, of a finished run; a curriculum's first run counts as well."""
+    before = 0
+    if case.method == "trace + curriculum":
+        before = outcome(Case("trace", case.seed, case.demonstrations, case.delay // 4))["trained"]
     with (case.folder() / "metrics.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row.get("val/branch_accuracy")]
-    curve = [(int(row["step"]) + 1, float(row["val/branch_accuracy"])) for row in rows]
-    reached = next((step for step, accuracy in curve if accuracy >= ENOUGH), None)
+    curve = [(before + int(row["step"]) + 1, float(row["val/branch_accuracy"])) for row in rows]
+    reached = next((step for step, accuracy in curve if accuracy >= ENOUGH - 1e-6), None)
     row = {"method": case.method, "seed": case.seed, "demonstrations": case.demonstrations, "delay": case.delay}
-    return row | {"steps": reached, "best": max(accuracy for _, accuracy in curve), "trained": curve[-1][0]}
+    row |= {"steps": reached, "best": max(accuracy for _, accuracy in curve), "trained": curve[-1][0]}
+    return row | {"trained_at": json.loads((case.folder() / "summary.json").read_text())["commit"]}
 
 
 def main() -> None:

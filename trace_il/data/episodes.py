@@ -48,8 +48,9 @@ class EpisodeDataset:
     def batch(self, numbers: list[int], offsets: list[int] | None = None) -> EpisodeBatch:
         """Episodes `numbers`, each from control step `offsets[i]` on (default 0), padded to the longest of them."""
         data, every = self.dataset, self.tick_every
-        offsets = offsets or [0] * len(numbers)
-        steps = max(int(data.lengths[n]) - offset for n, offset in zip(numbers, offsets, strict=True))
+        lengths = [int(data.lengths[number]) for number in numbers]
+        offsets = [min(*pair) for pair in zip(offsets or [0] * len(numbers), (n - 1 for n in lengths), strict=True)]
+        steps = max(length - offset for length, offset in zip(lengths, offsets, strict=True))
         ticks = -(-steps // every)
         first = self.cache.episode(numbers[0])
         images = np.zeros((len(numbers), ticks, *first.shape[1:]), np.uint8)
@@ -59,7 +60,7 @@ class EpisodeDataset:
         phase = np.full((len(numbers), ticks), -1, np.int64)
         cue = np.full(len(numbers), -1, np.int64)
         for row, (number, offset) in enumerate(zip(numbers, offsets, strict=True)):
-            length = int(data.lengths[number]) - offset
+            length = lengths[row] - offset
             frames = self.cache.episode(number)[offset::every]
             images[row, : len(frames)] = frames
             images[row, len(frames) :] = frames[-1]  # not black: padding passes through the batch norm too

@@ -49,7 +49,7 @@ class TraceMemory(Memory):
             gate_bias +- gate_span: some forget within ticks, some keep for an episode.
         balance_weight, entropy_weight, consistency_weight: weights of L_bal, L_ent, L_cons.
     Raises:
-        ValueError: tau or identity_scale not positive.
+        ValueError: tau or identity_scale not positive, gate_span negative.
     """
 
     identity: Tensor
@@ -75,6 +75,8 @@ class TraceMemory(Memory):
             raise ValueError(f"the routing temperature tau must be > 0, got {tau}")
         if identity_scale <= 0:
             raise ValueError(f"identity_scale must be > 0, got {identity_scale}: without it all slots stay identical")
+        if gate_span < 0:
+            raise ValueError(f"gate_span must not be negative, got {gate_span}")
         self.tau, self.routed, self.mean_read = tau, routed, mean_read
         self.loss_weights = {"balance": balance_weight, "entropy": entropy_weight, "consistency": consistency_weight}
         self.register_buffer("identity", identity_scale * slot_identity(slots, width))
