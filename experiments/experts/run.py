@@ -57,7 +57,7 @@ def main() -> None:
             row |= {"steps_min": min(s for _, s in outcomes), "steps_max": max(s for _, s in outcomes)}
             rows.append(row)
             print(row, flush=True)
-    write_results(HERE / "results/experts.json", [FIRST_SEED], rows)
+            write_results(HERE / "results/experts.json", [FIRST_SEED], rows)
 
 
 if __name__ == "__main__":
