@@ -49,7 +49,8 @@ class EpisodeDataset:
         """Episodes `numbers`, each from control step `offsets[i]` on (default 0), padded to the longest of them."""
         data, every = self.dataset, self.tick_every
         lengths = [int(data.lengths[number]) for number in numbers]
-        offsets = [min(*pair) for pair in zip(offsets or [0] * len(numbers), (n - 1 for n in lengths), strict=True)]
+        offsets = offsets or [0] * len(numbers)
+        offsets = [min(offset, length - 1) for offset, length in zip(offsets, lengths, strict=True)]
         steps = max(length - offset for length, offset in zip(lengths, offsets, strict=True))
         ticks = -(-steps // every)
         first = self.cache.episode(numbers[0])
