@@ -3,6 +3,7 @@
 python view.py run=runs/NAME [seed=...] [cue=...]           native window
 python view.py run=runs/NAME --web [--port 9090]            in a browser
 python view.py run=runs/NAME --save out.rrd                 a file, opened later with: python view.py file=out.rrd
+python view.py run=runs/NAME intervention=swap               untouched beside the same seed with a changed memory
 python view.py compare run=runs/A run=runs/B [seed=...]     two memories on the same seed, side by side
 """
 
@@ -21,6 +22,7 @@ class ViewOptions:
     seed: int = 8_000_000  # of the rollout
     cue: int | None = None  # fixes the cue
     cleared: bool = False  # clear the memory at each tick
+    intervention: str | None = None  # reset, freeze or swap the slots; see trace_il/interventions.py
     file: str | None = None  # show a recording that was saved before
 
 
@@ -48,7 +50,7 @@ def main() -> None:
     runs = [word.removeprefix("run=") for word in arguments if word.startswith("run=")]
     rest = [w for w in arguments if not w.startswith("run=") and w not in ("--web", "compare")]
     options = parse(ViewOptions, rest)
-    from trace_il.viewer import open_native, record, serve, write_recording
+    from trace_il.viewer import open_native, record, record_intervention, serve, write_recording
 
     with tempfile.TemporaryDirectory() as folder:
         if options.file is not None:
@@ -62,8 +64,13 @@ def main() -> None:
                 )
             path = Path(save) if save else Path(folder) / "rollout.rrd"
             rollouts = {}
+            if options.intervention is not None and (comparison or options.cleared):
+                raise UserError("intervention=... shows one run; leave out compare and cleared")
             for run in runs:
                 config, run_folder = read_run(run)
+                if options.intervention is not None:
+                    rollouts = record_intervention(config, run_folder, options.seed, options.intervention, options.cue)
+                    break
                 result, spec = record(config, run_folder, options.seed, options.cue, options.cleared)
                 name = run_folder.name if run_folder.name not in rollouts else f"{run_folder.name}_2"
                 rollouts[name.replace(" ", "_")] = (result, spec)

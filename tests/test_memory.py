@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from trace_il.memory import MEMORIES, Evidence, TraceMemory
+from trace_il.agent import windows
+from trace_il.memory import MEMORIES, Evidence, Memory, TraceMemory
 from trace_il.memory.recall import RecallHead, thumbnails
 from trace_il.memory.teacher import AttentionTeacher
 
@@ -15,10 +16,18 @@ def evidence(ticks: int = N, seed: int = 0) -> Evidence:
     return Evidence(torch.randn(B, ticks, E), torch.randn(B, ticks, Q))
 
 
+def make(name: str, **options) -> Memory:
+    memory = MEMORIES[name](E, Q, width=16, **options).eval()
+    for place in range(min(memory.demonstrations, 3)):
+        given = evidence(20, seed=10 + place)
+        memory.keep(place, place, Evidence(given.content[0], given.address[0]))
+    return memory
+
+
 @pytest.mark.parametrize(("name", "options"), [*((name, {}) for name in MEMORIES), ("trace", {"gate_span": 3.0})])
 def test_scan_equals_repeated_step(name, options):
     torch.manual_seed(1)
-    memory = MEMORIES[name](E, Q, width=16, **options).eval()
+    memory = make(name, **options)
     given = evidence()
     scanned = memory.scan(given)
     state = memory.init_state(given.content)
@@ -33,10 +42,10 @@ def test_scan_equals_repeated_step(name, options):
 
 @pytest.mark.parametrize("name", MEMORIES)
 def test_is_causal(name):
-    memory = MEMORIES[name](E, Q, width=16).eval()
+    memory = make(name)
     given = evidence()
     changed = Evidence(given.content.clone(), given.address.clone())
-    changed.content[:, 5:] += 1
+    changed.content[:, 5:] = -changed.content[:, 5:]
     before, after = memory.scan(given).slots, memory.scan(changed).slots
     assert torch.equal(before[:, :5], after[:, :5])
     assert name == "none" or not torch.equal(before[:, 5:], after[:, 5:])
@@ -177,3 +186,27 @@ def test_bad_input():
         TraceMemory(E, Q, gate_span=-1)
     with pytest.raises(ValueError, match="slots=0"):
         TraceMemory(E, Q, slots=0)
+
+
+def test_retrieval_finds_the_demonstration_of_the_same_past_but_in_training_not_itself():
+    torch.manual_seed(0)
+    memory = MEMORIES["retrieval"](E, Q, width=E + Q, slots=1, demonstrations=3, entries=N, ahead=2)
+    for layer in (memory.query, memory.key):
+        torch.nn.init.eye_(layer.weight)
+    given = evidence()
+    for place in range(B):
+        memory.keep(place, 10 + place, Evidence(given.content[place], given.address[place]))
+
+    def found() -> torch.Tensor:
+        slots = memory.scan(given).slots.squeeze(2)  # (B, N, d)
+        return torch.cdist(slots, memory.value(memory.bank_values).expand(B, -1, -1)).argmin(-1) // N
+
+    assert (memory.eval() and found() == torch.arange(B).unsqueeze(1)).float().mean() > 0.9
+    memory.train().leave_out(torch.tensor([10, 11, 12]))
+    assert not (found() == torch.arange(B).unsqueeze(1)).any()
+
+
+def test_scan_budget_keeps_the_first_tick_and_the_last_ones():
+    index, last = windows(6, 3, torch.device("cpu"))
+    assert index.tolist() == [[0, 0, 0], [0, 1, 1], [0, 1, 2], [0, 2, 3], [0, 3, 4], [0, 4, 5]]
+    assert index.gather(1, last.unsqueeze(1))[:, 0].tolist() == list(range(6))

@@ -105,11 +105,14 @@ class Agent(nn.Module):
         memory: Memory,
         policy: Policy,
         path_noise: float = 0.0,
+        scan_budget: int = 0,
     ) -> None:
         super().__init__()
+        if scan_budget == 1 or scan_budget < 0:
+            raise ValueError(f"scan_budget must be 0 (all ticks) or at least 2, got {scan_budget}")
         self.spec = spec
         self.depth, self.tick_every = spec.depth, spec.tick_every
-        self.path_noise = path_noise
+        self.path_noise, self.scan_budget = path_noise, scan_budget
         self.encoder, self.address, self.memory, self.policy = encoder, address, memory, policy
         self.standardize_state = Standardizer(spec.state_dim, limit=10.0)
         self.standardize_action = Standardizer(policy.chunk, spec.action_dim)  # a statistic each step of the chunk
@@ -137,22 +140,41 @@ class Agent(nn.Module):
         return xi, torch.cat([xi[:, :1], xi[:, :-1]], dim=1)
 
     @torch.jit.unused
-    def scan(self, images: Tensor, states: Tensor) -> tuple[Tensor, Evidence, Readout]:
-        """Whole episodes from their first tick; each image is encoded once.
+    def gather(self, images: Tensor, states: Tensor) -> tuple[Tensor, Evidence]:
+        """Features and evidence of whole episodes; each image is encoded once.
 
         Args:
             images: uint8 (B, N, C, H, W, 3) at the ticks.
             states: (B, T, D) at every control step, physical units.
         Returns:
-            features with (B, N) flattened into their batch, evidence and readout (B, N, ...).
+            features with (B, N) flattened into their batch, evidence (B, N, ...).
         """
         batch, ticks = images.shape[:2]
         with torch.no_grad():
             xi, previous = self.signatures(states)
         now = self.standardize_state(states[:, :: self.tick_every])
         features, content = self.encoder(images.flatten(0, 1), now.flatten(0, 1))
-        evidence = Evidence(content.unflatten(0, (batch, ticks)), self.address(xi, previous))
-        return features, evidence, self.memory.scan(evidence)
+        return features, Evidence(content.unflatten(0, (batch, ticks)), self.address(xi, previous))
+
+    @torch.jit.unused
+    def scan(self, images: Tensor, states: Tensor) -> tuple[Tensor, Evidence, Readout]:
+        """`gather`, and the memory's readout (B, N, ...) of the same episodes.
+
+        With a scan budget L, training scans for each target only the first tick and the last L - 1, as the paper
+        does, while deployment writes at every tick: an ablation.
+        """
+        features, evidence = self.gather(images, states)
+        if not (self.training and self.scan_budget):
+            return features, evidence, self.memory.scan(evidence)
+        batch, ticks = evidence.content.shape[:2]
+        index, last = windows(ticks, self.scan_budget, images.device)
+        readout = self.memory.scan(Evidence(*(part[:, index].flatten(0, 1) for part in evidence)))
+        rows = torch.arange(batch * ticks, device=images.device)
+        return (
+            features,
+            evidence,
+            Readout(*(part[rows, last.repeat(batch)].unflatten(0, (batch, ticks)) for part in readout)),
+        )
 
     @torch.jit.unused
     def cleared(self, content: Tensor) -> Readout:
@@ -179,6 +201,19 @@ class Agent(nn.Module):
         chunk = self.standardize_action.inverse(self.policy.act(features, readout))
         chunk = chunk + (state @ self.reference).unsqueeze(-2)
         return torch.minimum(torch.maximum(chunk, self.action_low), self.action_high)
+
+
+def windows(ticks: int, budget: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Ticks scanned for each target tick: the first, then the last budget - 1; shorter ones end in repeats.
+
+    Returns:
+        index (N, L) of the ticks in order, and (N,) where in it the target's own tick is.
+    """
+    now = torch.arange(ticks, device=device).unsqueeze(1)
+    place = torch.arange(min(budget, ticks), device=device)
+    tail = (now - budget + 1).clamp_min(0) + place
+    index = torch.where(place == 0, place, tail).minimum(now)
+    return index, now[:, 0].clamp_max(budget - 1)
 
 
 class Controller(nn.Module):

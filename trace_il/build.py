@@ -10,7 +10,7 @@ from .config import TrainConfig, options
 from .data.datamodule import EpisodeDataModule
 from .encoders import Encoder
 from .errors import UserError
-from .memory import MEMORIES
+from .memory import MEMORIES, Evidence
 from .normalize import Standardizer
 from .policies import POLICIES
 
@@ -78,7 +78,7 @@ def build_agent(config: TrainConfig, spec: AgentSpec) -> Agent:
         address_dim=address.address_dim,
         **options(config.policy),
     )
-    return Agent(spec, encoder, address, memory, policy, config.agent.path_noise)
+    return Agent(spec, encoder, address, memory, policy, config.agent.path_noise, config.agent.scan_budget)
 
 
 class RunningMoments:
@@ -139,3 +139,17 @@ def fit_address(agent: Agent, data: EpisodeDataModule) -> None:
     xis.fit(agent.address.standardize_signature)
     deltas.fit(agent.address.standardize_delta)
     agent.train()
+
+
+@torch.no_grad()
+def fill_bank(agent: Agent, data: EpisodeDataModule) -> None:
+    """Give a memory that keeps demonstrations the train episodes as the agent sees them now, evenly chosen."""
+    device, training = agent.action_low.device, agent.training
+    agent.eval()
+    count = min(agent.memory.demonstrations, len(data.train_numbers))
+    for place in range(count):
+        number = data.train_numbers[place * len(data.train_numbers) // count]
+        batch = data.episodes.batch([number]).to(device)
+        evidence = agent.gather(batch.images, batch.states)[1]
+        agent.memory.keep(place, number, Evidence(evidence.content[0], evidence.address[0]))
+    agent.train(training)

@@ -93,6 +93,15 @@ class LRUMemoryConfig(MemoryConfig):
 
 
 @dataclass
+class RetrievalConfig(MemoryConfig):
+    name: str = "retrieval"  # offline: it keeps demonstrations at deployment
+    slots: int = 4  # entries retrieved at a tick
+    demonstrations: int = 64  # in the bank
+    entries: int = 32  # of each demonstration
+    ahead: int = 8  # ticks from an entry to what came next
+
+
+@dataclass
 class NoMemoryConfig(MemoryConfig):
     name: str = "none"
     address: bool = False  # let the signature pass: "signature only"
@@ -146,6 +155,7 @@ class AgentConfig:
     log_signature: bool = False  # in place of the signature
     address_dropout: float = 0.2  # against recognising an episode by its own path
     path_noise: float = 0.05  # the same; in standard deviations of the state
+    scan_budget: int = 0  # ticks that training scans before a target, the first and the last ones; 0: all of them
     # Patterns of action names that are predicted relative to the present state, such as "*_elbow".
     relative: list[str] = field(default_factory=list)
 
@@ -234,6 +244,7 @@ MEMORY_CONFIGS = {
     "gru": GRUConfig,
     "transformer": TransformerMemoryConfig,
     "lru": LRUMemoryConfig,
+    "retrieval": RetrievalConfig,
     "none": NoMemoryConfig,
 }
 POLICY_CONFIGS = {"act": ACTConfig, "diffusion": DiffusionConfig}

@@ -20,11 +20,10 @@ import numpy as np
 import torch
 
 from .agent import Agent, Controller
-from .checkpoint import load_agent
 from .config import TrainConfig, env_options
 from .environment import make_env, stack_cameras
 from .errors import UserError
-from .rollout import check_compatible, policy_spec
+from .rollout import check_compatible, load_controller, policy_spec
 
 TOLERANCE = 1e-5  # largest allowed difference between exported and eager policy on the CPU
 WARM_UP = 20  # steps before latency is measured; the first calls compile
@@ -138,9 +137,9 @@ def export_run(config: TrainConfig, folder: Path, checkpoint: str = "last") -> d
     Raises:
         UserError: the exported policy differs from the eager one by more than the tolerance.
     """
-    agent = load_agent(folder / f"checkpoints/{checkpoint}.ckpt")
+    eager = load_controller(str(folder / f"checkpoints/{checkpoint}.ckpt"))
+    agent = eager.agent
     env = make_env(config.env.id, env_options(config.env))
-    eager = Controller(agent)
     check_compatible(eager, env, str(folder))
     units = {
         kind: list(getattr(env.unwrapped, f"{kind}_units", ["unknown"] * len(getattr(agent.spec, f"{kind}_names"))))

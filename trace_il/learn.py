@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .agent import Agent
+from .build import fill_bank
 from .config import TrainerConfig
 from .data.datamodule import EpisodeDataModule
 from .data.episodes import EpisodeBatch
@@ -64,18 +65,29 @@ class BranchTemplates:
             limit = ALIKE if len(at) > 1 else 0.0
             self.alike = torch.stack([gaps[..., b, t] <= limit * gaps[..., b, t].max() for b, t in at])
 
+    def decide(self, chunks: Tensor, phase: Tensor) -> list[int] | None:
+        """For which cue (an index into `cues`) an episode acts at each branch; None where it cannot be judged.
+
+        Args:
+            chunks: predicted standardised chunks (N, H, A).
+            phase: (N,).
+        """
+        ticks = [tick - self.BEFORE for tick in branch_ticks(phase)]
+        ticks = [tick + offset for tick, offset in zip(ticks, self.offsets, strict=False)]
+        if len(ticks) != len(self.offsets) or min(ticks) < 0 or max(ticks) >= len(chunks):
+            return None
+        distance = (self.means.to(chunks) - chunks[ticks].flatten(1).unsqueeze(1)).square().sum(-1)
+        return distance.argmin(1).tolist()
+
     def correct(self, chunks: Tensor, batch: EpisodeBatch) -> tuple[int, int]:
         """Predicted standardised chunks (B, N, H, A) -> episodes judged right at every branch, episodes judged."""
         right = judged = 0
         for row in range(len(chunks)):
-            ticks = [tick - self.BEFORE for tick in branch_ticks(batch.phase[row])]
-            ticks = [tick + offset for tick, offset in zip(ticks, self.offsets, strict=False)]
-            fits = len(ticks) == len(self.offsets) and min(ticks) >= 0 and max(ticks) < chunks.shape[1]
-            if not fits or int(batch.cue[row]) not in self.cues:
+            decided = self.decide(chunks[row], batch.phase[row])
+            if decided is None or int(batch.cue[row]) not in self.cues:
                 continue
-            distance = (self.means.to(chunks) - chunks[row, ticks].flatten(1).unsqueeze(1)).square().sum(-1)
             own = self.cues.index(int(batch.cue[row]))
-            right += all(bool(self.alike[b, own, nearest]) for b, nearest in enumerate(distance.argmin(1).tolist()))
+            right += all(bool(self.alike[b, own, nearest]) for b, nearest in enumerate(decided))
             judged += 1
         return right, judged
 
@@ -120,6 +132,7 @@ class ImitationModule(pl.LightningModule):
 
     def losses(self, batch: EpisodeBatch) -> tuple[dict[str, Tensor], Tensor]:
         """All losses by name, to be summed, and the predicted chunks (B, N, H, A), standardised."""
+        self.agent.memory.leave_out(batch.number)
         features, evidence, readout = self.agent.scan(batch.images, batch.states)
         target = self.agent.targets(batch.actions, batch.states[:, :: self.agent.tick_every]).flatten(0, 1)
         is_pad = batch.is_pad.flatten(0, 1)
@@ -149,6 +162,10 @@ class ImitationModule(pl.LightningModule):
             losses["recall"] = settings.recall * self.recall.loss(readout, evidence, batch.images, batch.valid)
         losses |= self.agent.memory.auxiliary_losses(readout, batch.valid)
         return losses, chunks.unflatten(0, batch.valid.shape)
+
+    def on_train_epoch_start(self) -> None:
+        if self.agent.memory.demonstrations:
+            fill_bank(self.agent, self.trainer.datamodule)  # type: ignore[attr-defined]
 
     def on_train_batch_start(self, batch: EpisodeBatch, batch_idx: int) -> None:
         torch.manual_seed((self.seed * 1_000_003 + self.global_step) * 1009 + self.global_rank)

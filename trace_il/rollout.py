@@ -63,13 +63,14 @@ class Rollout:
 
 
 def load_controller(path: str, clear_memory: bool = False) -> Any:
-    """A controller on the CPU from a checkpoint (.ckpt) or an exported policy (.ts).
+    """A controller on the CPU from a checkpoint (.ckpt) or an exported policy (.ts); torch then has one thread.
 
     Raises:
         UserError: the file is missing, damaged or of another version.
     """
     if not Path(path).is_file():
         raise UserError(f"no policy at {path}; give a run folder with a checkpoint, or an exported .ts file")
+    torch.set_num_threads(1)  # one robot's products are small, and threads that wait for a busy core stall them
     if path.endswith(".ts"):
         try:
             module = torch.jit.load(path, map_location="cpu").eval()

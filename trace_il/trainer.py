@@ -153,12 +153,12 @@ def loggers(config: TrainConfig, folder: Path, run_id: str) -> list[Logger]:
 
         offline = config.wandb == "offline" or (config.wandb == "auto" and not wandb_logged_in())
         settings = wandb.Settings(silent=True, console="off", disable_git=True, save_code=False, x_disable_stats=True)
-        out.append(
-            WandbLogger(
-                project="trace-il", name=config.name, save_dir=folder, id=run_id, offline=offline, resume="allow",
-                log_model=False, settings=settings, config=to_plain(config),
-            )
+        logger = WandbLogger(
+            project="trace-il", name=config.name, save_dir=folder, id=run_id, offline=offline, resume="allow",
+            log_model=False, settings=settings, config=to_plain(config),
         )  # fmt: skip
+        logger._wandb_init.pop("anonymous", None)  # Lightning sets it, and wandb warns of it
+        out.append(logger)
     return out
 
 

@@ -16,6 +16,7 @@ import rerun.blueprint as rrb
 from .config import TrainConfig, env_options
 from .environment import make_env
 from .errors import UserError
+from .interventions import intervene
 from .pictures import PHASE_COLORS, PHASES, colormap, save_strip, save_video
 from .rollout import Rollout, check_compatible, load_controller, policy_spec, rollout
 
@@ -251,6 +252,19 @@ def record(
     result = rollout(controller, env, seed, record=True, cue=cue)
     env.close()
     return result, policy_spec(controller)
+
+
+def record_intervention(
+    config: TrainConfig, folder: Path, seed: int, kind: str, cue: int | None = None
+) -> dict[str, tuple[Rollout, dict[str, Any]]]:
+    """Untouched rollout of a run's policy, and the one on the same seed with a changed memory."""
+    controller = load_controller(str(folder / "checkpoints/last.ckpt"))
+    env = make_env(config.env.id, env_options(config.env))
+    check_compatible(controller, env, str(folder))
+    untouched, changed = intervene(controller.agent, env, seed, kind, cue)
+    env.close()
+    spec = policy_spec(controller)
+    return {"untouched": (untouched, spec), kind: (changed, spec)}
 
 
 def record_run(config: TrainConfig, folder: Path) -> dict[str, Any]:

@@ -9,15 +9,15 @@ makes tables and plots from them.
 import argparse
 import csv
 import json
-import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
+
+from runs import ROOT, Row, in_parallel, program, train  # noqa: E402
+from trace_il.scores import write_results  # noqa: E402
 
 HELD_OUT, ENOUGH, EPOCH = 100, 0.9, 40  # demonstrations, branch accuracy, optimiser steps between validations
 DEMONSTRATIONS, DELAY = 100, 60
@@ -46,9 +46,14 @@ class Case:
     demonstrations: int = DEMONSTRATIONS
     delay: int = DELAY
 
-    def folder(self) -> Path:
+    @property
+    def name(self) -> str:
         words = "".join(c if c.isalnum() else "_" for c in self.method)
-        return ROOT / f"runs/sooner-{words}-{self.demonstrations}-{self.delay}-{self.seed}"
+        return f"sooner-{words}-{self.demonstrations}-{self.delay}-{self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        return ROOT / "runs" / self.name
 
 
 def cases(part: str, seeds: list[int]) -> list[Case]:
@@ -59,22 +64,19 @@ def cases(part: str, seeds: list[int]) -> list[Case]:
     return [Case(method, seed, delay=DELAY * k) for seed in seeds for k in (1, 2, 3, 4) for method in FEW]
 
 
-def train(case: Case, steps: int) -> None:
+def find(case: Case, steps: int, jobs: int) -> list[Row]:
     """Train, or continue, until the branch is decided right or the steps are used up."""
-    if (case.folder() / "summary.json").exists():
-        return
     extra = METHODS[case.method]
     if case.method == "trace + curriculum":
         first = Case("trace", case.seed, case.demonstrations, case.delay // 4)
-        train(first, steps)
-        extra = [f"trainer.init={first.folder() / 'checkpoints/last.ckpt'}"]
+        find(first, steps, jobs)
+        extra = [f"trainer.init={first.folder / 'checkpoints/last.ckpt'}"]
     count = case.demonstrations + HELD_OUT
     shared = ["env=corridor", f"env.delay={case.delay}", f"data.episodes={count}", f"data.holdout={HELD_OUT / count}"]
     shared += [f"trainer.steps_per_epoch={EPOCH}", f"trainer.epochs={steps // EPOCH}", f"trainer.stop_at={ENOUGH}"]
-    shared += ["trainer.threads=1", "parallel.workers=1", "wandb=off", f"seed={case.seed}"]
-    shared += [f"name={case.folder().name}", *(f"evaluation.{key}=false" for key in ("recording", "export"))]
-    command = [sys.executable, "train.py", *shared, "evaluation.episodes=0", *extra]
-    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    shared += [f"seed={case.seed}", "evaluation.recording=false", "evaluation.export=false", "evaluation.episodes=0"]
+    train(case.name, [*shared, *extra], jobs)
+    return [outcome(case)]
 
 
 def outcome(case: Case) -> dict:
@@ -82,13 +84,13 @@ def outcome(case: Case) -> dict:
     before = 0
     if case.method == "trace + curriculum":
         before = outcome(Case("trace", case.seed, case.demonstrations, case.delay // 4))["trained"]
-    with (case.folder() / "metrics.csv").open(newline="") as file:
+    with (case.folder / "metrics.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row.get("val/branch_accuracy")]
     curve = [(before + int(row["step"]) + 1, float(row["val/branch_accuracy"])) for row in rows]
     reached = next((step for step, accuracy in curve if accuracy >= ENOUGH - 1e-6), None)
     row = {"method": case.method, "seed": case.seed, "demonstrations": case.demonstrations, "delay": case.delay}
     row |= {"steps": reached, "best": max(accuracy for _, accuracy in curve), "trained": curve[-1][0]}
-    return row | {"trained_at": json.loads((case.folder() / "summary.json").read_text())["commit"]}
+    return row | {"trained_at": json.loads((case.folder / "summary.json").read_text())["commit"]}
 
 
 def main() -> None:
@@ -99,22 +101,18 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, of one thread each")
     parser.add_argument("--steps", type=int, default=2000, help="optimiser steps after which a run is given up")
     options = parser.parse_args()
-    from trace_il.scores import write_results
-
     for delay in sorted({c.delay for part in options.parts for c in cases(part, [0])} | {DELAY // 4}):
         most = max(c.demonstrations for part in parts for c in cases(part, [0])) + HELD_OUT
-        shared = ["env=corridor", f"env.delay={delay}", f"data.episodes={most}"]
-        subprocess.run([sys.executable, "collect.py", *shared], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        program("collect.py", "env=corridor", f"env.delay={delay}", f"data.episodes={most}")
     for part in options.parts:
-        rows = {}
-        with ThreadPoolExecutor(options.jobs) as pool:
-            jobs = {pool.submit(train, case, options.steps): case for case in cases(part, options.seeds)}
-            for job in as_completed(jobs):
-                job.result()
-                rows[jobs[job]] = outcome(jobs[job])
-                print(part, rows[jobs[job]], flush=True)
-                done = [rows[case] for case in cases(part, options.seeds) if case in rows]
-                write_results(HERE / f"results/{part}.json", options.seeds, done)
+
+        def write(rows: dict[Case, list[Row]], part: str = part) -> None:
+            write_results(HERE / f"results/{part}.json", options.seeds, [row for own in rows.values() for row in own])
+
+        def do(case: Case) -> list[Row]:
+            return find(case, options.steps, options.jobs)
+
+        in_parallel(cases(part, options.seeds), options.jobs, do, write)
 
 
 if __name__ == "__main__":

@@ -7,27 +7,16 @@ makes the table and the plot from them.
 """
 
 import argparse
-import json
-import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
 
+from runs import Row, in_parallel, program, score_rows, train  # noqa: E402
+from trace_il.scores import write_results  # noqa: E402
 
-def command(task: str, memory: str, seed: int, jobs: int, extra: list[str]) -> list[str]:
-    shared = [f"trainer.threads={1 if jobs > 1 else 0}", f"parallel.workers={1 if jobs > 1 else 0}"]
-    picture = seed == 0 and memory == "trace"  # the recording and the exported file of one run a task
-    more = [
-        f"evaluation.recording={picture}",
-        f"evaluation.export={picture}",
-        f"evaluation.cleared={memory == 'trace'}",
-    ]
-    what = ["env=delayed_evidence", f"env.task={task}", f"memory={memory}", f"seed={seed}"]
-    return [sys.executable, "train.py", *what, *shared, *more, "wandb=off", *extra]
+Case = tuple[str, str, int]  # task, memory, seed
 
 
 def main() -> None:
@@ -38,35 +27,26 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time; with more than one, each has one thread")
     parser.add_argument("extra", nargs="*", help="more key=value for train.py")
     options = parser.parse_args()
-    from trace_il.scores import write_results
 
-    cases = [(t, m, s) for m in options.memories for s in options.seeds for t in options.tasks]
+    def do(case: Case) -> list[Row]:
+        task, memory, seed = case
+        picture = seed == 0 and memory == "trace"  # the recording and the exported file of one run a task
+        what = ["env=delayed_evidence", f"env.task={task}", f"memory={memory}", f"seed={seed}"]
+        what += [f"evaluation.recording={picture}", f"evaluation.export={picture}"]
+        what += [f"evaluation.cleared={memory == 'trace'}", *options.extra]
+        summary = train(f"delayed_evidence-{task}-{memory}-{seed}", what, options.jobs)
+        return score_rows({"task": task, "policy": "act", "seed": seed}, memory, summary)
+
+    def write(rows: dict[Case, list[Row]]) -> None:
+        for task in {case[0] for case in rows}:
+            own = [case for case in rows if case[0] == task]
+            seeds = sorted({seed for _, _, seed in own})
+            write_results(HERE / f"results/{task}.json", seeds, [row for case in own for row in rows[case]])
+
     for task in options.tasks:  # once, by all cores; the runs then find them
-        subprocess.run([sys.executable, "collect.py", "env=delayed_evidence", f"env.task={task}"], cwd=ROOT, check=True)
-
-    def run(case: tuple[str, str, int]) -> Path:
-        log = ROOT / "runs" / ("main_job-" + "-".join(map(str, case)) + ".log")
-        log.parent.mkdir(exist_ok=True)
-        with log.open("w") as file:
-            subprocess.run(command(*case, options.jobs, options.extra), cwd=ROOT, check=True, stdout=file, stderr=file)
-        print("finished", *case, flush=True)
-        return ROOT / f"runs/delayed_evidence-{case[0]}-{case[1]}-{case[2]}/summary.json"
-
-    rows: dict[tuple[str, str, int], list[dict]] = {}
-    with ThreadPoolExecutor(options.jobs) as pool:
-        futures = {pool.submit(run, case): case for case in cases}
-        for future in as_completed(futures):
-            task, memory, seed = case = futures[future]
-            summary = json.loads(future.result().read_text())
-            rows[case] = []
-            for arm, score in summary["scores"].items():
-                name = memory if arm == "trained" else f"{memory}, {arm}"
-                row = {"task": task, "policy": "act", "memory": name, "seed": seed, **score}
-                row |= {f"seconds_{phase}": value for phase, value in summary["seconds"].items()}
-                rows[case].append({**row, "trained_at": summary["commit"]})
-            done = [case for case in cases if case[0] == task and case in rows]
-            seeds = sorted({seed for _, _, seed in done})
-            write_results(HERE / f"results/{task}.json", seeds, [row for case in done for row in rows[case]])
+        program("collect.py", "env=delayed_evidence", f"env.task={task}")
+    cases = [(t, m, s) for m in options.memories for s in options.seeds for t in options.tasks]
+    in_parallel(cases, options.jobs, do, write)
 
 
 if __name__ == "__main__":

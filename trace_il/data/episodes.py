@@ -31,6 +31,7 @@ class EpisodeBatch:
     valid: Tensor  # bool (B, N): False on padded ticks
     cue: Tensor  # int64 (B,), -1 where the dataset has none; diagnostics only
     phase: Tensor  # int64 (B, N), -1 where the dataset has none; diagnostics only
+    number: Tensor  # int64 (B,): of the episode in the dataset
 
     def to(self, device: torch.device) -> "EpisodeBatch":
         return EpisodeBatch(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
@@ -75,4 +76,5 @@ class EpisodeDataset:
             if "cue" in data.labels:
                 cue[row] = data.labels["cue"][number][0]
         valid = ~is_pad.all(-1)
-        return EpisodeBatch(*(torch.from_numpy(a) for a in (images, states, actions, is_pad, valid, cue, phase)))
+        arrays = (images, states, actions, is_pad, valid, cue, phase, np.array(numbers))
+        return EpisodeBatch(*(torch.from_numpy(array) for array in arrays))

@@ -4,6 +4,7 @@ from .base import Evidence, Memory, Readout
 from .gru import GRUMemory
 from .lru import LRUMemory
 from .none import NoMemory
+from .retrieval import RetrievalMemory
 from .trace import TraceMemory
 from .transformer import TransformerMemory
 
@@ -12,6 +13,7 @@ MEMORIES: dict[str, type[Memory]] = {
     "gru": GRUMemory,
     "transformer": TransformerMemory,
     "lru": LRUMemory,
+    "retrieval": RetrievalMemory,
     "none": NoMemory,
 }
 
@@ -23,6 +25,7 @@ __all__ = [
     "Memory",
     "NoMemory",
     "Readout",
+    "RetrievalMemory",
     "TraceMemory",
     "TransformerMemory",
 ]

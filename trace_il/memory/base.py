@@ -7,6 +7,7 @@ checks it for every memory).
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 
@@ -39,6 +40,8 @@ class Memory(nn.Module):
         width: d.
     """
 
+    demonstrations: int = 0  # training episodes that the memory keeps at deployment; see `keep`
+
     def __init__(self, content_dim: int, address_dim: int, slots: int, width: int) -> None:
         super().__init__()
         if slots < 1 or width < 1:
@@ -59,6 +62,15 @@ class Memory(nn.Module):
     def scan(self, evidence: Evidence) -> Readout:
         """A whole episode from an empty memory: evidence (B, N, ...) -> readout (B, N, ...)."""
         raise NotImplementedError
+
+    @torch.jit.unused
+    def keep(self, place: int, number: int, evidence: Evidence) -> None:
+        """Store training episode `number` at `place` < `demonstrations`: evidence of the whole episode, (N, ...)."""
+        raise NotImplementedError
+
+    @torch.jit.unused
+    def leave_out(self, numbers: Tensor) -> None:
+        """The episodes (B,) of the next scan in training, which must not find themselves. Default: nothing is kept."""
 
     def auxiliary_losses(self, readout: Readout, valid: Tensor) -> dict[str, Tensor]:
         """Losses on the memory alone. `valid` (B, N) is False on padded ticks. Default: none."""

@@ -1,0 +1,293 @@
+"""What the memory does: python experiments/diagnostics/run.py [--settings medicine book "two bits"] [--seeds 0 1 2]
+
+    routes         the path that feeds the signature is changed; are routing and decision the same?
+    stability      longer episodes and distractors; do slots, readout and decision stay what they were?
+    probe          can the cue be read from the memory by a linear map, from when and until when?
+    interventions  slots reset, frozen or swapped in closed loop; does the decision follow the memory?
+
+Uses the TRACE runs of the tables and trains those that are missing. Paths are those of held-out demonstrations.
+Writes results/<part>.json; `python experiments/report.py diagnostics` makes tables and plots from them.
+"""
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
+
+from runs import ROOT, SETTINGS, TASKS, Case, Row, collect, in_parallel, program, train  # noqa: E402
+from trace_il import signature as sig  # noqa: E402
+from trace_il.agent import Agent  # noqa: E402
+from trace_il.checkpoint import load_agent  # noqa: E402
+from trace_il.config import TrainConfig, env_options  # noqa: E402
+from trace_il.data.datamodule import EpisodeDataModule  # noqa: E402
+from trace_il.data.episodes import EpisodeBatch  # noqa: E402
+from trace_il.environment import make_env  # noqa: E402
+from trace_il.interventions import INTERVENTIONS, intervene  # noqa: E402
+from trace_il.learn import BranchTemplates, branch_ticks  # noqa: E402
+from trace_il.memory.base import Evidence, Readout  # noqa: E402
+from trace_il.options import read_run  # noqa: E402
+from trace_il.pipeline import dataset_root  # noqa: E402
+from trace_il.scores import write_results  # noqa: E402
+
+EPISODES, DEVELOPMENT = 24, 3_500_000  # of longer episodes for stability; their first seed
+LANDMARKS = 8  # of the probe in each phase
+cosine = nn.functional.cosine_similarity
+
+
+@dataclass
+class Trained:
+    """A run, its demonstrations, and what judges its decisions."""
+
+    case: Case
+    config: TrainConfig
+    agent: Agent
+    data: EpisodeDataModule
+    templates: BranchTemplates
+
+
+def load(case: Case) -> Trained:
+    config, folder = read_run(str(ROOT / "runs" / case.name))
+    agent = load_agent(folder / "checkpoints/last.ckpt")
+    data = module(config, ROOT / dataset_root(config)[0], config.data.episodes)
+    return Trained(case, config, agent, data, BranchTemplates(agent, data))
+
+
+def module(config: TrainConfig, root: Path, episodes: int) -> EpisodeDataModule:
+    agent, data = config.agent, config.data
+    return EpisodeDataModule(root, agent.tick_every, config.policy.chunk, episodes, data.holdout, data.batch_size)
+
+
+def pass_through(
+    agent: Agent, batch: EpisodeBatch, path: Tensor | None = None, at: Tensor | None = None
+) -> tuple[Readout, Tensor]:
+    """Readout and chunks (N, H, A) of one episode, with another path for the signature.
+
+    Args:
+        path: (T', D), standardised; default: the episode's own.
+        at: (N,), which point of it each tick has reached.
+    """
+    features, evidence = agent.gather(batch.images, batch.states)
+    if path is not None and at is not None:
+        xi = sig.prefix_signature(path, agent.depth)[at].unsqueeze(0)
+        previous = torch.cat([xi[:, :1], xi[:, :-1]], dim=1)
+        evidence = Evidence(evidence.content, agent.address(xi, previous))
+    readout = agent.memory.scan(evidence)
+    flat = Readout(*(part.flatten(0, 1) for part in readout))
+    return Readout(*(part[0] for part in readout)), agent.policy.act(features, flat)
+
+
+def sample(path: Tensor, where: Tensor) -> Tensor:
+    """Points of a path (T, D) at fractional steps `where`, by linear interpolation."""
+    low = where.floor().long().clamp(0, len(path) - 1)
+    high = (low + 1).clamp_max(len(path) - 1)
+    return torch.lerp(path[low], path[high], (where - low).unsqueeze(-1))
+
+
+def transforms(path: Tensor, ticks: Tensor, mask: Tensor, rng: np.random.Generator) -> dict[str, tuple[Tensor, Tensor]]:
+    """Changed paths, and how far each tick has come on them."""
+    length = len(path)
+    speed = np.interp(np.arange(length - 1), np.arange(0, length + 20, 20), rng.uniform(0.7, 1.3, length // 20 + 2))
+    warp = np.concatenate([[0], np.cumsum(speed)])
+    warp = torch.from_numpy(warp * (length - 1) / warp[-1]).float()
+    finer = torch.linspace(0, length - 1, round(1.5 * length))
+    kept = torch.arange(0, length, 4)
+    offset = torch.from_numpy(rng.normal(0, 0.5, path.shape[1])).float() * mask
+    return {
+        "time resampling": (sample(path, finer), (ticks * (len(finer) - 1) / (length - 1)).round().long()),
+        "speed jitter": (sample(path, warp), ticks),
+        "state offset": (path + offset, ticks),
+        "sparse sampling": (path[kept], ticks // 4),
+        "order reversal": (path.flip(0), ticks),
+    }
+
+
+def routes(trained: Trained, _options: argparse.Namespace) -> list[Row]:
+    """Route similarity and branch consistency (TRACE, diagnostics), 0 to 100, mean over held-out demonstrations."""
+    agent, scores = trained.agent, {}
+    for number in trained.data.held_out_numbers:
+        batch = trained.data.episodes.batch([number])
+        reference, chunks = pass_through(agent, batch)
+        branch, own = branch_ticks(batch.phase[0]), trained.templates.decide(chunks, batch.phase[0])
+        if not branch or own is None:
+            continue
+        path, ticks = agent.standardize_state(batch.states[0]), torch.arange(len(chunks)) * agent.tick_every
+        rng = np.random.default_rng(number)
+        for name, (changed, at) in transforms(path, ticks, agent.standardize_state.mask, rng).items():
+            readout, other_chunks = pass_through(agent, batch, changed, at)
+            before = slice(0, branch[0])
+            route = cosine(readout.routing[before], reference.routing[before], dim=-1).mean()
+            alike = cosine(readout.summary[branch], reference.summary[branch], dim=-1).mean()
+            decided = trained.templates.decide(other_chunks, batch.phase[0])
+            agree = np.mean([a == b for a, b in zip(own, decided or [], strict=True)])
+            entry = scores.setdefault(name, [])
+            entry.append([100 * float(route), 100 * (0.5 * (1 + float(alike)) / 2 + 0.5 * agree), 100 * agree])
+    keys = ("route_similarity", "branch_consistency", "decision_agreement")
+    return [
+        {"transform": name, "episodes": len(v), **dict(zip(keys, np.mean(v, axis=0).tolist(), strict=True))}
+        for name, v in scores.items()
+    ]
+
+
+def variants(setting: str) -> dict[str, list[str]]:
+    """Longer episodes of a setting: what is changed in the environment."""
+    if setting in TASKS:
+        longer = {f"{k}x": [f"env.delay={k}"] for k in (1, 1.25, 1.5, 2)}
+        return longer | {"1.5x, 2 distractors": ["env.delay=1.5", "env.decoys=2"]}
+    return {f"{k}x": [f"env.delay={round(120 * k)}"] for k in (1, 1.25, 1.5, 2)}
+
+
+def stability(trained: Trained, _options: argparse.Namespace) -> list[Row]:
+    """Churn, write entropy, occupancy, and consistency with the episode of the same scene at 1x."""
+    agent, rows, first = trained.agent, [], {}
+    for name, changes in variants(trained.case.setting).items():
+        root = (
+            ROOT
+            / "data"
+            / f"stability-{trained.case.setting.replace(' ', '_')}-{name.replace(', ', '_')}".replace(" ", "_")
+        )
+        words = [*SETTINGS[trained.case.setting], *changes, f"data.episodes={EPISODES}", f"data.seed={DEVELOPMENT}"]
+        program("collect.py", *words, "data.disturbance=0", f"data.root={root}")
+        data = module(trained.config, root, EPISODES)
+        entries = []
+        for number in range(EPISODES):
+            batch = data.episodes.batch([number])
+            readout, chunks = pass_through(agent, batch)
+            branch, decided = branch_ticks(batch.phase[0]), trained.templates.decide(chunks, batch.phase[0])
+            if not branch or decided is None:
+                continue
+            routing = readout.routing[: branch[-1]].clamp_min(1e-9)
+            slots = agent.memory.slots
+            churn = (routing[1:].argmax(-1) != routing[:-1].argmax(-1)).float().mean() / agent.tick_every
+            entropy = -(routing * routing.log()).sum(-1).mean() / np.log(slots)
+            used = routing.mean(0)
+            occupancy = (-(used * used.log()).sum()).exp() / slots
+            summary = readout.summary[branch]
+            if name == "1x":
+                first[number] = summary, decided
+            if number not in first:
+                continue
+            reference = first[number]
+            same = cosine(summary, reference[0], dim=-1).mean()
+            agree = np.mean([a == b for a, b in zip(decided, reference[1], strict=True)])
+            right = (
+                decided == [*first[number][1]]
+                if int(batch.cue[0]) < 0
+                else trained.templates.correct(chunks[None], batch)[0]
+            )
+            entries.append([float(churn), float(entropy), float(occupancy), float(same), float(agree), float(right)])
+        keys = ("churn", "write_entropy", "occupancy", "readout_consistency", "decision_consistency", "branch_accuracy")
+        mean = dict(zip(keys, np.mean(entries, axis=0).tolist(), strict=True))
+        rows.append({"history": name, "episodes": len(entries), **mean})
+    return rows
+
+
+def landmarks(phase: Tensor) -> Tensor | None:
+    """Ticks, evenly spaced in each phase, at which the probe looks; None where a phase is missing."""
+    out = []
+    for value in range(4):
+        ticks = (phase == value).nonzero()[:, 0]
+        if len(ticks) == 0:
+            return None
+        out.append(ticks[torch.linspace(0, len(ticks) - 1, LANDMARKS).round().long()])
+    return torch.cat(out)
+
+
+def probe(trained: Trained, _options: argparse.Namespace) -> list[Row]:
+    """Held-out accuracy of a linear map to the cue, from the slots and, as a control, from the present content."""
+    splits = []
+    for numbers in (trained.data.train_numbers, trained.data.held_out_numbers):
+        slots, content, cues = [], [], []
+        for number in numbers:
+            batch = trained.data.episodes.batch([number])
+            at = landmarks(batch.phase[0])
+            if at is None:
+                continue
+            evidence = trained.agent.gather(batch.images, batch.states)[1]
+            slots.append(trained.agent.memory.scan(evidence).slots[0, at].flatten(1))
+            content.append(evidence.content[0, at])
+            cues.append(int(batch.cue[0]))
+        splits.append((torch.stack(slots), torch.stack(content), torch.tensor(cues)))
+    (train_slots, train_content, train_cue), (test_slots, test_content, test_cue) = splits
+    rows = []
+    for index in range(4 * LANDMARKS):
+        row: Row = {"phase": index // LANDMARKS, "place": index % LANDMARKS / (LANDMARKS - 1)}
+        for name, given, asked in (("slots", train_slots, test_slots), ("content", train_content, test_content)):
+            row[name] = linear_accuracy(given[:, index], train_cue, asked[:, index], test_cue)
+        rows.append({**row, "episodes": len(test_cue), "chance": 1 / len(train_cue.unique())})
+    return rows
+
+
+@torch.enable_grad()
+def linear_accuracy(given: Tensor, labels: Tensor, asked: Tensor, answers: Tensor) -> float:
+    """Logistic regression with a small ridge on standardised inputs, fitted by L-BFGS."""
+    mean, deviation = given.mean(0), given.std(0).clamp_min(1e-6)
+    given, asked = (given - mean) / deviation, (asked - mean) / deviation
+    weight = torch.zeros(given.shape[1] + 1, int(labels.max()) + 1, requires_grad=True)
+    optimiser = torch.optim.LBFGS([weight], max_iter=100, line_search_fn="strong_wolfe")
+
+    def logits(x: Tensor) -> Tensor:
+        return x @ weight[:-1] + weight[-1]
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        loss = nn.functional.cross_entropy(logits(given), labels) + 0.01 * weight[:-1].square().sum()
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    return float((logits(asked).argmax(-1) == answers).float().mean())
+
+
+def interventions(trained: Trained, options: argparse.Namespace) -> list[Row]:
+    """Branch accuracy, and how often the other cue's branch was taken, before and after each intervention."""
+    env = make_env(trained.config.env.id, env_options(trained.config.env))
+    env.unwrapped.camera_period = 1
+    rows = []
+    first = trained.config.evaluation.seed
+    for kind in INTERVENTIONS:
+        pairs = [intervene(trained.agent, env, seed, kind) for seed in range(first, first + options.episodes)]
+        row: Row = {"intervention": kind, "episodes": len(pairs)}
+        for name, results in zip(("untouched", kind), zip(*pairs, strict=True), strict=True):
+            key = "untouched" if name == "untouched" else "changed"
+            row[f"{key}_right"] = float(np.mean([r.branch_correct == 1 for r in results]))
+            row[f"{key}_wrong"] = float(np.mean([r.branch_correct == 0 for r in results]))
+        rows.append(row)
+    env.close()
+    return rows
+
+
+PARTS = {"routes": routes, "stability": stability, "probe": probe, "interventions": interventions}
+
+
+@torch.no_grad()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=["medicine", "book", "two bits"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--episodes", type=int, default=20, help="rollouts of each intervention and run")
+    parser.add_argument("--jobs", type=int, default=2, help="runs trained at a time, where they are missing")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    cases = [Case(setting, "act", "trace", seed) for setting in options.settings for seed in options.seeds]
+    for setting in options.settings:
+        collect(setting)
+    in_parallel(cases, options.jobs, lambda case: [train(case.name, case.overrides, options.jobs)], lambda _: None)
+    for part in options.parts:
+        rows: list[Row] = []
+        for case in cases:
+            found = PARTS[part](load(case), options)
+            rows += [{"task": case.setting, "seed": case.seed, **row} for row in found]
+            print(part, case.setting, case.seed, *found, sep="\n", flush=True)
+            write_results(HERE / f"results/{part}.json", options.seeds, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""What the experiments share: many runs of train.py, a few at a time, and rows of their scores.
+
+Finished runs are not repeated and interrupted ones continue, since train.py does so; rows are written as they come.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+ROOT = Path(__file__).resolve().parent.parent
+Item = TypeVar("Item")
+Row = dict[str, Any]
+TASKS = ("tool", "book", "laundry", "cable", "medicine")
+HARD = ("env.delay=2", "env.decoys=1")
+TWO_BITS = ("env=corridor", "env.branches=2", "env.distractors=2", "env.delay=120")
+SETTINGS: dict[str, tuple[str, ...]] = {
+    **{task: ("env=delayed_evidence", f"env.task={task}") for task in TASKS},
+    **{f"{task}, hard": ("env=delayed_evidence", f"env.task={task}", *HARD) for task in ("medicine", "book")},
+    "two bits": TWO_BITS,
+}
+MEMORIES = ("trace", "none", "gru", "transformer", "lru", "retrieval")
+ABLATIONS: dict[str, tuple[str, ...]] = {
+    "trace": (),
+    "signature only": ("memory=none", "memory.address=true"),
+    "none": ("memory=none",),
+    "unrouted slots": ("memory.routed=false",),
+    "no delta": ("agent.delta=false",),
+    "mean readout": ("memory.mean_read=true",),
+    "no auxiliary losses": ("memory.balance_weight=0",),
+    "log-signature": ("agent.log_signature=true",),
+    **{f"depth {p}": (f"agent.depth={p}",) for p in (1, 2, 4)},
+    **{f"K = {k}": (f"memory.slots={k}",) for k in (1, 2, 6, 8)},
+    **{f"tick every {n}": (f"agent.tick_every={n}",) for n in (1, 4, 8)},
+    "scan budget 16": ("agent.scan_budget=16",),
+    "no teacher": ("trainer.teacher=none",),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run: a setting, a policy, a memory or an ablation of TRACE, a seed."""
+
+    setting: str
+    policy: str
+    memory: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        if self.setting in TASKS and self.policy == "act" and self.memory in MEMORIES:
+            return f"delayed_evidence-{self.setting}-{self.memory}-{self.seed}"  # as train.py calls it
+        words = f"{self.setting}-{self.policy}-{self.memory}-{self.seed}"
+        return "".join(c if c.isalnum() or c == "-" else "_" for c in words)
+
+    @property
+    def overrides(self) -> list[str]:
+        arm = ABLATIONS.get(self.memory, (f"memory={self.memory}",))
+        more = [f"policy={self.policy}", f"seed={self.seed}", "evaluation.recording=false", "evaluation.export=false"]
+        return [*SETTINGS[self.setting], *more, f"evaluation.cleared={self.memory == 'trace'}", *arm]
+
+
+def program(*words: str) -> None:
+    """Run one of the programs, shown on the terminal."""
+    subprocess.run([sys.executable, *words], cwd=ROOT, check=True)
+
+
+def collect(setting: str) -> None:
+    """The demonstrations of a setting, on all cores; its runs then find them."""
+    episodes = ["data.episodes=320"] if "env=corridor" in SETTINGS[setting] else []
+    program("collect.py", *SETTINGS[setting], *episodes)
+
+
+def train(name: str, overrides: Sequence[str], jobs: int) -> Row:
+    """Train the run `name`, unless it is finished; returns its summary. What it prints goes to runs/<name>.log.
+
+    With more than one job at a time, each has one thread.
+    """
+    share = [f"trainer.threads={1 if jobs > 1 else 0}", f"parallel.workers={1 if jobs > 1 else 0}"]
+    log = ROOT / "runs" / f"{name}.log"
+    log.parent.mkdir(exist_ok=True)
+    with log.open("w") as file:
+        command = [sys.executable, "train.py", *overrides, *share, f"name={name}", "wandb=off"]
+        code = subprocess.run(command, cwd=ROOT, stdout=file, stderr=file).returncode
+    if code:
+        raise SystemExit(f"error: run {name} ended with status {code}; see {log}")
+    return json.loads((ROOT / "runs" / name / "summary.json").read_text())
+
+
+def score_rows(labels: Row, memory: str, summary: Row) -> list[Row]:
+    """A row for each arm of a run's closed-loop evaluation: as trained, and with the memory cleared."""
+    rows = []
+    for arm, score in summary["scores"].items():
+        row = {**labels, "memory": memory if arm == "trained" else f"{memory}, {arm}", **score}
+        row |= {f"seconds_{phase}": value for phase, value in summary["seconds"].items()}
+        rows.append({**row, "trained_at": summary["commit"]})
+    return rows
+
+
+def in_parallel(
+    items: Sequence[Item], jobs: int, do: Callable[[Item], list[Row]], write: Callable[[dict[Item, list[Row]]], None]
+) -> None:
+    """`do` every item, `jobs` at a time; after each, `write` gets the rows there are, in the order of the items."""
+    rows: dict[Item, list[Row]] = {}
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = {pool.submit(do, item): item for item in items}
+        try:
+            for number, future in enumerate(as_completed(futures), 1):
+                rows[futures[future]] = future.result()
+                print(f"finished {number} of {len(items)}: {futures[future]}", flush=True)
+                write({item: rows[item] for item in items if item in rows})
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise

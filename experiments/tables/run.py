@@ -1,0 +1,76 @@
+"""The tables of the paper in simulation: python experiments/tables/run.py main|memories|ablations [--jobs 2]
+
+    main        five tasks, ACT and diffusion, without a memory and with TRACE
+    memories    every memory where it is hard: distractors and twice the delay, and two bits in one episode
+    ablations   TRACE with a part left out or a size changed, on the two bits
+
+Every run is `python train.py ...` with the default configuration but for what its row says, on the same
+demonstrations, steps and evaluation seeds. Finished runs are not repeated, interrupted ones continue. Writes
+results/<table>.json; `python experiments/report.py tables` makes tables and plots from them.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
+
+from runs import (  # noqa: E402
+    ABLATIONS,
+    MEMORIES,
+    SETTINGS,
+    TASKS,
+    Case,
+    Row,
+    collect,
+    in_parallel,
+    score_rows,
+    train,
+)  # fmt: skip
+from trace_il.scores import write_results  # noqa: E402
+
+
+def cases(table: str, seeds: list[int]) -> list[Case]:
+    if table == "main":
+        arms = [(policy, memory) for policy in ("act", "diffusion") for memory in ("trace", "none")]
+        return [Case(task, *arm, seed) for seed in seeds for arm in arms for task in TASKS]
+    if table == "memories":
+        hard = [setting for setting in SETTINGS if setting not in TASKS]
+        return [Case(setting, "act", memory, seed) for seed in seeds for memory in MEMORIES for setting in hard]
+    return [Case("two bits", "act", ablation, seed) for seed in seeds for ablation in ABLATIONS]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tables", nargs="+", choices=["main", "memories", "ablations"])
+    parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
+    parser.add_argument("--policies", nargs="+", choices=["act", "diffusion"], default=["act", "diffusion"])
+    parser.add_argument("--arms", nargs="+", help="memories or ablations; default: all of the table's")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time; with more than one, each has one thread")
+    options = parser.parse_args()
+
+    def do(case: Case) -> list[Row]:
+        summary = train(case.name, case.overrides, options.jobs)
+        labels = {"task": case.setting, "policy": case.policy, "seed": case.seed}
+        labels |= {f"parameters_{part}": count for part, count in summary["training"]["parameters"].items()}
+        return score_rows(labels, case.memory, summary)
+
+    for table in options.tables:
+        wanted = [case for case in cases(table, options.seeds) if case.setting in options.settings]
+        wanted = [case for case in wanted if case.policy in options.policies]
+        wanted = [case for case in wanted if options.arms is None or case.memory in options.arms]
+        if not wanted:
+            parser.error(f"nothing of the table {table} is left; its settings and arms are in {Path(__file__).name}")
+        for setting in {case.setting for case in wanted}:  # once, by all cores; the runs then find them
+            collect(setting)
+
+        def write(rows: dict[Case, list[Row]], table: str = table) -> None:
+            write_results(HERE / f"results/{table}.json", options.seeds, [row for own in rows.values() for row in own])
+
+        in_parallel(wanted, options.jobs, do, write)
+
+
+if __name__ == "__main__":
+    main()
