@@ -43,38 +43,121 @@ def source(about: Row) -> str:
 
 
 def score_table(about: Row) -> str:
-    """Mean over seeds, and each seed, of closed-loop scores by task and memory."""
+    """Mean over seeds, and each seed, of closed-loop scores by task, policy and memory; then the mean over tasks."""
     lines = []
-    for (task, memory), rows in grouped(about["rows"], lambda row: (row["task"], row["memory"])).items():
+    arms = grouped(about["rows"], lambda row: (row["task"], row["policy"], row["memory"]))
+    for (task, policy, memory), rows in arms.items():
         cells = []
         for key, _, scale in SCORES:
             values = np.array([scale * row[key] for row in rows])
             cells.append(f"{values.mean():.1f} ({', '.join(f'{v:.0f}' for v in values)})")
-        lines.append([task, memory, str(len(rows)), *cells])
-    header = ["task", "memory", "seeds", *(label for _, label, _ in SCORES)]
+        lines.append([task, policy, memory, str(len(rows)), *cells])
+    tasks = {row["task"] for row in about["rows"]}
+    for (policy, memory), rows in grouped(about["rows"], lambda row: (row["policy"], row["memory"])).items():
+        by_task = grouped(rows, lambda row: row["task"])
+        if len(tasks) > 1 and set(by_task) == tasks:
+            cells = []
+            for key, _, scale in SCORES:
+                mean = np.mean([np.mean([scale * row[key] for row in own]) for own in by_task.values()])
+                cells.append(f"**{mean:.1f}**")
+            # Bootstrap standard errors of single runs, as if runs were independent.
+            variance = sum(sum(row["progress_error"] ** 2 for row in own) / len(own) ** 2 for own in by_task.values())
+            cells[0] += f" ± {1.96 * np.sqrt(variance) / len(tasks):.1f}"
+            lines.append(["all, task-balanced", policy, memory, str(len(rows)), *cells])
+    header = ["task", "policy", "memory", "runs", *(label for _, label, _ in SCORES)]
     episodes = about["rows"][0]["episodes"]
     return f"{markdown(header, lines)}\n\nMean over seeds (each seed), {episodes} closed-loop episodes a seed. "
 
 
 def score_plot(contents: list[Row]) -> Figure:
-    rows = [row for about in contents for row in about["rows"]]
-    members = grouped(rows, lambda row: (row["task"], row["memory"]))
-    tasks, memories = (list(dict.fromkeys(key[i] for key in members)) for i in (0, 1))
-    figure, axes = plt.subplots(1, len(SCORES), figsize=(4 * len(SCORES), 3), layout="constrained")
-    for axis, (key, label, scale) in zip(axes, SCORES, strict=True):
-        for index, memory in enumerate(memories):
-            for place, task in enumerate(tasks):
-                values = [scale * row[key] for row in members.get((task, memory), [])]
-                x = place + (index - (len(memories) - 1) / 2) * 0.25
-                if values:
-                    axis.bar(x, np.mean(values), 0.22, color=f"C{index}", label=memory)
-                    axis.plot([x] * len(values), values, "k.", markersize=4)
-        axis.set_xticks(range(len(tasks)), tasks)
-        axis.set_title(label, fontsize=10)
-        axis.set_ylim(0, 105)
-    handles, labels = axes[-1].get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
-    figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=len(unique), fontsize=8)
+    """A row of panels a results file, a panel a score."""
+    figure, axes = plt.subplots(
+        len(contents), len(SCORES), figsize=(4.5 * len(SCORES), 3.2 * len(contents)), layout="constrained",
+        squeeze=False,
+    )  # fmt: skip
+    for line, about in zip(axes, contents, strict=True):
+        several = len({row["policy"] for row in about["rows"]}) > 1
+        members = grouped(
+            about["rows"],
+            lambda row, several=several: (row["task"], f"{row['policy']}, " * several + row["memory"]),
+        )
+        tasks, arms = (list(dict.fromkeys(key[i] for key in members)) for i in (0, 1))
+        for axis, (key, label, scale) in zip(line, SCORES, strict=True):
+            for index, arm in enumerate(arms):
+                for place, task in enumerate(tasks):
+                    values = [scale * row[key] for row in members.get((task, arm), [])]
+                    x = place + (index - (len(arms) - 1) / 2) * 0.8 / len(arms)
+                    if values:
+                        axis.bar(x, np.mean(values), 0.7 / len(arms), color=f"C{index % 10}", label=arm)
+                        axis.plot([x] * len(values), values, "k.", markersize=3)
+            axis.set_xticks(range(len(tasks)), tasks, fontsize=8)
+            axis.set_title(label, fontsize=10)
+            axis.set_ylim(0, 105)
+        handles, labels = line[-1].get_legend_handles_labels()
+        unique = dict(zip(labels, handles, strict=True))
+        line[-1].legend(unique.values(), unique.keys(), fontsize=6, bbox_to_anchor=(1.02, 1), loc="upper left")
+    return figure
+
+
+def mean_table(about: Row) -> str:
+    """Numbers averaged over seeds, by everything else that the rows say; a block for each kind of row."""
+    text = ""
+    keep = ("phase", "place", "pixels", "processes")
+    for _, block in grouped(about["rows"], lambda row: tuple(key for key in row if key != "seed")).items():
+        words = [key for key, value in block[0].items() if isinstance(value, str) or key in keep]
+        numbers = [key for key in block[0] if key not in (*words, "seed")]
+        lines = []
+        for label, rows in grouped(block, lambda row, words=words: tuple(row[key] for key in words)).items():
+            cells = [f"{np.mean([row[key] for row in rows]):.4g}" for key in numbers]
+            lines.append([*map(str, label), str(len(rows)), *cells])
+        header = [key.replace("_", " ") for key in (*words, "runs", *numbers)]
+        text += f"{markdown(header, lines)}\n\n"
+    return text
+
+
+def diagnostics_plot(contents: list[Row]) -> Figure:
+    """The probe's curves, one panel a task, and what interventions do."""
+    by_part = {next(key for key in PART_OF if key in about["rows"][0]): about["rows"] for about in contents}
+    tasks = list(dict.fromkeys(row["task"] for rows in by_part.values() for row in rows))
+    figure, axes = plt.subplots(2, len(tasks), figsize=(4.5 * len(tasks), 6), layout="constrained", squeeze=False)
+    for column, task in enumerate(tasks):
+        axis = axes[0, column]
+        own = [row for row in by_part.get("phase", []) if row["task"] == task]
+        for name, color in (("slots", "C0"), ("content", "C1")):
+            points = grouped(own, lambda row: row["phase"] + row["place"])
+            means = [np.mean([row[name] for row in rows]) for rows in points.values()]
+            axis.plot(list(points), means, color=color, label=f"cue from the {name}")
+        axis.set_xticks(np.arange(4) + 0.5, ["before", "cue", "shared", "branch"])
+        for edge in range(1, 4):
+            axis.axvline(edge, color="0.8")
+        axis.set_ylim(0, 1.05)
+        axis.set_title(task, fontsize=10)
+        axis.legend(fontsize=8)
+        axis = axes[1, column]
+        kinds = grouped([r for r in by_part.get("intervention", []) if r["task"] == task], lambda r: r["intervention"])
+        for place, (_, rows) in enumerate(kinds.items()):
+            for shift, (key, color, label) in enumerate(
+                (("untouched_right", "C7", "own branch, untouched"), ("changed_right", "C0", "own branch"),
+                 ("changed_wrong", "C3", "another cue's branch"))
+            ):  # fmt: skip
+                values = [row[key] for row in rows]
+                axis.bar(
+                    place + 0.27 * (shift - 1), np.mean(values), 0.25, color=color, label=label if not place else None
+                )
+        axis.set_xticks(range(len(kinds)), list(kinds))
+        axis.set_ylim(0, 1.05)
+        axis.legend(fontsize=7)
+    return figure
+
+
+def performance_plot(contents: list[Row]) -> Figure:
+    """Overhead of TRACE a control step, against the base policy."""
+    rows = [row for about in contents for row in about["rows"] if "overhead" in row]
+    figure, axis = plt.subplots(figsize=(6, 3), layout="constrained")
+    axis.bar(range(len(rows)), [100 * row["overhead"] for row in rows])
+    axis.set_xticks(range(len(rows)), [f"{r['policy']}\n{r['pixels']} px\n{r['form']}" for r in rows], fontsize=7)
+    axis.set_ylabel("overhead of TRACE a control step, %")
+    axis.axhline(10, color="C3", linestyle="--", linewidth=1)
     return figure
 
 
@@ -120,7 +203,14 @@ def _steps_points(axis: Axes, where: list[float], rows: list[Row], color: str, l
     axis.plot(list(places), middle, "-" if len(places) > 1 else "_", color=color, label=label, markersize=14)
 
 
-REPORTS = {"main_job": (score_table, score_plot), "learning_sooner": (steps_table, steps_plot)}
+PART_OF = ("phase", "intervention", "transform", "history")  # what a row of each part of the diagnostics has
+REPORTS = {
+    "main_job": (score_table, score_plot),
+    "tables": (score_table, score_plot),
+    "learning_sooner": (steps_table, steps_plot),
+    "diagnostics": (mean_table, diagnostics_plot),
+    "performance": (mean_table, performance_plot),
+}
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ import torch
 from trace_il.agent import Agent, AgentSpec, Controller
 from trace_il.build import build_agent
 from trace_il.config import MEMORY_CONFIGS, ACTConfig, AgentConfig, CorridorConfig, DiffusionConfig, TrainConfig
+from trace_il.encoders import Encoder
 from trace_il.export import script_controller
 from trace_il.memory.base import Readout
 
@@ -148,6 +149,33 @@ def test_cvae_learns_through_its_latent():
     loss = agent.policy.loss(features, [flat], target, pad)
     (loss.errors[0].mean() + loss.extra["kl"]).backward()
     assert agent.policy.posterior[0].weight.grad.abs().max() > 0
+
+
+def test_scan_budget_as_long_as_the_episode_changes_nothing():
+    images, states = episode()
+    scans = []
+    for budget in (0, STEPS, 2):
+        agent = make_agent(agent_options={"scan_budget": budget, "path_noise": 0.0, "address_dropout": 0.0}).train()
+        agent.encoder.content_norm.eval()
+        scans.append(agent.scan(images[:, ::EVERY], states)[2].slots)
+    torch.testing.assert_close(scans[0], scans[1])
+    torch.testing.assert_close(scans[0][:, :2], scans[2][:, :2])
+    assert not torch.allclose(scans[0][:, -1], scans[2][:, -1])
+
+
+def test_resnet_18_has_its_number_of_parameters():
+    """11,176,512 in He et al. (2016) without the last layer; a shortcut here has a bias and no normalisation."""
+    trunk = Encoder(1, (224, 224), 2, channels=(64, 128, 256, 512), blocks=2, stem="resnet").trunk
+    assert sum(p.numel() for p in trunk.parameters()) == 11_176_512 - (128 + 256 + 512)
+    assert trunk(torch.zeros(1, 3, 224, 224)).shape == (1, 512, 7, 7)
+
+
+@pytest.mark.parametrize("stem", ["patch", "resnet"])
+@pytest.mark.parametrize("size", [(16, 16), (50, 66), (224, 224)])
+def test_encoder_takes_any_size(stem, size):
+    encoder = Encoder(2, size, D, width=32, stem=stem)
+    features, content = encoder(torch.zeros(2, 2, *size, 3, dtype=torch.uint8), torch.zeros(2, D))
+    assert features.shape == (2, 3, 32) and content.shape == (2, 128)
 
 
 RESIDENT = """

@@ -176,9 +176,9 @@ def test_two_processes_train_together(workplace):
 def test_sweep_compares_memories(workplace):
     arguments = [*SMALL, "trainer.epochs=1", "wandb=off", "evaluation.recording=false", "evaluation.export=false"]
     arguments += ["evaluation.cleared=false", "trainer.closed_loop_every=1"]
-    out = program("train.py", "-m", "memory=none,gru", *arguments, cwd=workplace, timeout=600)
-    assert "comparison" in out.stdout and "corridor-none-0" in out.stdout and "corridor-gru-0" in out.stdout
-    header = (workplace / "runs/corridor-gru-0/metrics.csv").read_text().splitlines()[0]
+    out = program("train.py", "-m", "memory=none,retrieval", *arguments, cwd=workplace, timeout=600)
+    assert "comparison" in out.stdout and "corridor-none-0" in out.stdout and "corridor-retrieval-0" in out.stdout
+    header = (workplace / "runs/corridor-retrieval-0/metrics.csv").read_text().splitlines()[0]
     assert {"closed_loop/progress", "val/action_error", "val/imitation"} <= set(header.split(","))
 
 
@@ -218,7 +218,7 @@ BAD = {
     "unknown key": (["train.py", "seeed=1"], "seeed"),
     "unknown nested key": (["train.py", "env=corridor", "env.delai=3"], "delai"),
     "forced key": (["train.py", "+trainer.speed=3"], "trainer.speed"),
-    "unknown option": (["train.py", "memory=lstm"], "gru lru none trace transformer"),
+    "unknown option": (["train.py", "memory=lstm"], "gru lru none retrieval trace transformer"),
     "wrong type": (["train.py", "seed=abc"], "abc"),
     "impossible value": (["train.py", "policy.chunk=2", "policy.actions_per_query=2"], "policy.chunk=2 is shorter"),
     "indivisible chunk": (["train.py", "policy.chunk=41"], "multiple of actions_per_query"),

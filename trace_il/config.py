@@ -143,6 +143,8 @@ class DiffusionConfig(PolicyConfig):
 class EncoderConfig:
     content_dim: int = 64  # width of v_t and of p_t
     channels: list[int] = field(default_factory=lambda: [16, 48])  # of the stages
+    blocks: int = 1  # of a stage
+    stem: str = "patch"  # patch, resnet
     spatial_channels: int = 8
 
 

@@ -1,6 +1,6 @@
 """Images and robot state -> policy features and memory content.
 
-One small residual network (He et al. 2016) is shared by all cameras. Its last feature map is read in
+One residual network (He et al. 2016), small by default, is shared by all cameras. Its last feature map is read in
 two ways: flattened, after a 1x1 convolution to few channels, it makes one token a camera for the policy, which
 needs to know *where* things are; and the sum over cameras of globally averaged 1x1 convolutions makes v_t
 for the memory, which needs to know *what* is there (TRACE section 3).
@@ -41,7 +41,12 @@ class Encoder(nn.Module):
         channels: channels of the stages, best multiples of 16; the stem has the first and divides the
             size by 4, each further stage divides it by 2. Stages are repeated at the last width until the map is
             at most 16 wide.
+        blocks: residual blocks of a stage.
+        stem: "patch", a convolution of 4 x 4 patches, or "resnet", 7 x 7 with stride 2 and max-pooling.
+            ResNet-18's trunk is channels (64, 128, 256, 512), blocks 2, stem "resnet".
         spatial_channels: channels of the flattened map.
+    Raises:
+        ValueError: images smaller than 16 x 16, no block, or an unknown stem.
     """
 
     def __init__(
@@ -52,22 +57,35 @@ class Encoder(nn.Module):
         width: int = 128,
         content_dim: int = 64,
         channels: tuple[int, ...] = (16, 48),
+        blocks: int = 1,
+        stem: str = "patch",
         spatial_channels: int = 8,
     ) -> None:
         super().__init__()
         if min(image_size) < 16:
             raise ValueError(f"images must be at least 16 x 16 pixels, got {image_size}")
+        if blocks < 1 or stem not in ("patch", "resnet"):
+            raise ValueError(f"blocks must be at least 1 and stem patch or resnet, got {blocks} and {stem!r}")
         self.width, self.content_dim = width, content_dim
-        size = [image_size[0] // 4, image_size[1] // 4]
-        layers: list[nn.Module] = [nn.Conv2d(3, channels[0], 4, 4), nn.GroupNorm(4, channels[0]), nn.ReLU()]
-        layers.append(ResidualBlock(channels[0], channels[0], 1))
-        width_now = channels[0]
-        for next_width in channels[1:]:
-            layers.append(ResidualBlock(width_now, next_width, 2))
-            width_now, size = next_width, [(s + 1) // 2 for s in size]
+        first = channels[0]
+        layers: list[nn.Module] = [
+            nn.Conv2d(3, first, 4, 4) if stem == "patch" else nn.Conv2d(3, first, 7, 2, 3, bias=False),
+            nn.GroupNorm(4, first),
+            nn.ReLU(),
+        ]
+        if stem == "resnet":
+            layers.append(nn.MaxPool2d(3, 2, 1))
+        size = [s // 4 if stem == "patch" else -(-s // 4) for s in image_size]
+        stages = [(first, 1), *((width, 2) for width in channels[1:])]
+        size = [-(-s // 2 ** (len(channels) - 1)) for s in size]
         while max(size) > 16:
-            layers.append(ResidualBlock(width_now, width_now, 2))
-            size = [(s + 1) // 2 for s in size]
+            stages.append((channels[-1], 2))
+            size = [-(-s // 2) for s in size]
+        width_now = first
+        for width_next, stride in stages:
+            for block in range(blocks):
+                layers.append(ResidualBlock(width_now, width_next, stride if block == 0 else 1))
+                width_now = width_next
         self.trunk = nn.Sequential(*layers)
         self.squeeze = nn.Conv2d(width_now, spatial_channels, 1)
         inputs = spatial_channels * size[0] * size[1] + width_now

@@ -1,9 +1,10 @@
-"""What TRACE costs: python experiments/performance/run.py [--parts control training signatures environment]
+"""What TRACE costs: python experiments/performance/run.py [--parts control training ...]
 
     control      a control step: TRACE on top of each base policy, at 64 and 224 px, eager and exported
     training     samples a second: TRACE against no memory and against a scan that encodes a history for each target
     signatures   prefix signatures and streaming updates against iisignature and pysiglib
     environment  steps a second with and without cameras, one and two processes
+    parameters   of profile=reference against those of the paper
 
 Random frames and paths, fresh weights: no dataset is needed. Every comparison is made in one run, turn by turn, and
 given as a ratio. Writes results/<part>.json; `python experiments/report.py performance` makes the table.
@@ -21,19 +22,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from hydra import compose, initialize_config_dir
+from torch import nn
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
 
-from runs import Row  # noqa: E402
+from runs import ROOT, Row  # noqa: E402
 from trace_il import signature as sig  # noqa: E402
 from trace_il.agent import Agent, AgentSpec, Controller  # noqa: E402
 from trace_il.build import build_agent  # noqa: E402
+from trace_il.cli import checked  # noqa: E402
 from trace_il.config import (  # noqa: E402
     MEMORY_CONFIGS,
     POLICY_CONFIGS,
     DelayedEvidenceConfig,
     TrainConfig,
+    register,
 )
 from trace_il.data.episodes import EpisodeBatch  # noqa: E402
 from trace_il.learn import ImitationModule  # noqa: E402
@@ -292,7 +297,43 @@ def steps_per_second(period: int, steps: int) -> float:
     return steps / (time.perf_counter() - begin)
 
 
-PARTS = {"control": control, "training": training, "signatures": signatures, "environment": environment}
+PAPER = {"updater": 11.91e6, "regression adapter": 0.79e6, "diffusion adapter": 16.03e6}
+
+
+def parameters(_rounds: int) -> list[Row]:
+    """Parameters of the reference sizes, part by part; the paper's updater has address and memory."""
+    register()
+    rows: list[Row] = []
+    names = tuple(map(str, range(CHANNELS)))
+    for policy in ("act", "diffusion"):
+        with initialize_config_dir(str(ROOT / "configs"), version_base=None):
+            config = checked(compose("train", ["profile=reference", f"policy={policy}"]))
+        limits = (9.0,) * CHANNELS
+        spec = AgentSpec(CAMERAS, (224, 224), names, names, limits, limits, 20.0, 5, 3, (True,) * CHANNELS)
+        agent = build_agent(config, spec)
+        adapter: Any = agent.policy.adapter
+        family = "regression adapter" if policy == "act" else "diffusion adapter"
+        parts = {family: adapter, f"{policy} without adapter": agent.policy}
+        if policy == "act":
+            parts |= {f"adapter, {name}": part for name, part in adapter.named_children()}
+            parts |= {"updater": nn.ModuleList([agent.address, agent.memory]), "encoder": agent.encoder}
+            parts |= {f"updater, address {name}": part for name, part in agent.address.named_children()}
+            parts |= {f"updater, memory {name}": part for name, part in agent.memory.named_children()}
+        for name, part in parts.items():
+            count = sum(p.numel() for p in part.parameters())
+            count -= sum(p.numel() for p in adapter.parameters()) if name.endswith("without adapter") else 0
+            row = {"part": name, "parameters": count}
+            rows.append(row | ({"paper": PAPER[name], "ratio": count / PAPER[name]} if name in PAPER else {}))
+    return [row for row in rows if row["parameters"]]
+
+
+PARTS = {
+    "control": control,
+    "training": training,
+    "signatures": signatures,
+    "environment": environment,
+    "parameters": parameters,
+}
 
 
 def main() -> None:
