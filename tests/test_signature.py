@@ -43,6 +43,16 @@ def test_equals_iisignature_and_pysiglib(case):
         np.testing.assert_allclose(ours[:, end - 1].numpy(), reference, atol=1e-10)
 
 
+@settings(max_examples=60, deadline=None)
+@given(paths, st.integers(1, 6))
+def test_every_so_many_points_are_those_of_all_points(case, every):
+    batch, points, channels, depth, seed, constant = case
+    path = make_path(batch, points, channels, seed, constant)
+    torch.testing.assert_close(
+        sig.prefix_signature(path, depth, every), sig.prefix_signature(path, depth)[:, ::every], atol=1e-10, rtol=1e-10
+    )
+
+
 @settings(max_examples=40, deadline=None)
 @given(paths, st.sampled_from([torch.float32, torch.float64]))
 def test_streaming_equals_prefix(case, dtype):
@@ -93,6 +103,7 @@ def test_scripted_and_differentiable():
     start = torch.zeros(2, sig.signature_dim(3, 4), dtype=torch.float64)
     assert torch.equal(scripted(start, path[:, 1] - path[:, 0], 4), sig.update(start, path[:, 1] - path[:, 0], 4))
     assert torch.equal(prefixes(path, 4), sig.prefix_signature(path, 4))
+    assert torch.equal(prefixes(path, 4, 3), sig.prefix_signature(path, 4, 3))
     assert torch.autograd.gradcheck(lambda x: sig.prefix_signature(x, 3), path[:1].clone().requires_grad_())
 
 

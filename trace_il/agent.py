@@ -136,7 +136,8 @@ class Agent(nn.Module):
         path = self.standardize_state(states)
         if self.training and self.path_noise > 0:
             path = path + self.path_noise * torch.randn_like(path) * self.standardize_state.mask
-        xi = sig.prefix_signature(path, self.depth)[:, :: self.tick_every]
+        with torch.autocast(path.device.type, enabled=False):  # a sum over an episode needs all digits
+            xi = sig.prefix_signature(path, self.depth, self.tick_every)
         return xi, torch.cat([xi[:, :1], xi[:, :-1]], dim=1)
 
     @torch.jit.unused

@@ -58,12 +58,17 @@ def _outer(left: Tensor, right: Tensor) -> Tensor:
     return (left.unsqueeze(-1) * right.unsqueeze(-2)).flatten(-2)
 
 
+def _left_factor(below: list[Tensor], x: Tensor, level: int) -> Tensor:
+    """What is multiplied by x to give the increment of a level >= 2 (Horner form); `below` are levels 1..level-1."""
+    left = x / level
+    for n in range(1, level - 1):
+        left = _outer(left + below[n - 1], x / (level - n))
+    return left + below[level - 2]
+
+
 def _level_increment(below: list[Tensor], x: Tensor, level: int) -> Tensor:
-    """Increment of one level by Chen's identity in Horner form; `below` are levels 1..level-1."""
-    increment = x / level
-    for n in range(1, level):
-        increment = _outer(increment + below[n - 1], x / (level - n))
-    return increment
+    """Increment of one level by Chen's identity; `below` are levels 1..level-1."""
+    return x if level == 1 else _outer(_left_factor(below, x, level), x)
 
 
 def update(signature: Tensor, increment: Tensor, depth: int) -> Tensor:
@@ -89,27 +94,37 @@ def update(signature: Tensor, increment: Tensor, depth: int) -> Tensor:
     return torch.cat(new, dim=-1)
 
 
-def prefix_signature(path: Tensor, depth: int) -> Tensor:
-    """Signatures of every prefix of a path, without a loop over time.
+def prefix_signature(path: Tensor, depth: int, every: int = 1) -> Tensor:
+    """Signatures of prefixes of a path, without a loop over time.
+
+    The highest level has most of the numbers. With `every` > 1 its increments over a stretch of steps are one matrix
+    product, so that it is never held for the steps between.
 
     Args:
         path: (..., T, d), T >= 1 points.
         depth: truncation level p, 1..4.
+        every: of the points 0, every, 2 every, ...
     Returns:
-        (..., T, signature_dim(d, depth)); entry t is the signature of points 0..t, so entry 0 is zero.
+        (..., ceil(T / every), signature_dim(d, depth)); the first entry, of one point, is zero.
     """
     channels = path.shape[-1]
     dim = signature_dim(channels, depth)
-    if path.shape[-2] < 2:
-        return path.new_zeros(path.shape[:-1] + (dim,))
-    steps = path.diff(dim=-2)
-    below: list[Tensor] = []  # levels at the beginning of each segment
+    stretches = (path.shape[-2] - 1) // every
+    if stretches < 1:
+        return path.new_zeros(path.shape[:-2] + (1, dim))
+    steps = path.diff(dim=-2).narrow(-2, 0, stretches * every)
+    below: list[Tensor] = []  # levels at the beginning of each step
     levels: list[Tensor] = []
     for level in range(1, depth + 1):
-        after = _level_increment(below, steps, level).cumsum(dim=-2)
-        zero = torch.zeros_like(after.narrow(-2, 0, 1))
-        below.append(torch.cat([zero, after.narrow(-2, 0, after.shape[-2] - 1)], dim=-2))
-        levels.append(after)
+        if level < depth or level == 1 or every == 1:
+            after = _level_increment(below, steps, level).cumsum(dim=-2)
+            zero = torch.zeros_like(after.narrow(-2, 0, 1))
+            below.append(torch.cat([zero, after.narrow(-2, 0, after.shape[-2] - 1)], dim=-2))
+            levels.append(after[..., every - 1 :: every, :])
+        else:
+            left = _left_factor(below, steps, level).unflatten(-2, [stretches, every])
+            product = left.transpose(-1, -2) @ steps.unflatten(-2, [stretches, every])
+            levels.append(product.flatten(-2).cumsum(dim=-2))
     prefixes = torch.cat(levels, dim=-1)
     return torch.cat([torch.zeros_like(prefixes.narrow(-2, 0, 1)), prefixes], dim=-2)
 
