@@ -149,6 +149,63 @@ def test_killed_training_continues_to_the_same_weights(workplace):
     assert whole == killed
 
 
+OWN = """
+import gymnasium, numpy as np
+from envs.base import ExpertAction
+
+class Reach(gymnasium.Env):
+    observation_space = gymnasium.spaces.Dict({{
+        "pixels": gymnasium.spaces.Box(0, 255, (32, 32, 3), np.uint8),
+        "agent_pos": gymnasium.spaces.Box(-1, 1, (1,), np.float32),
+    }})
+    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place = self.np_random.uniform(-0.5, 0.5, 1)
+        self.steps = 0
+        return self.look(), {{}}
+
+    def look(self):
+        picture = np.zeros((32, 32, 3), np.uint8)
+        picture[:, int(16 + 15 * self.place[0])] = 255
+        return {{"pixels": picture, "agent_pos": self.place.astype(np.float32)}}
+
+    def step(self, action):
+        self.place = np.clip(self.place + 0.1 * action, -1, 1)
+        self.steps += 1
+        return self.look(), 0.0, False, self.steps == 30, {{"is_success": bool(abs(self.place[0]) < 0.1)}}
+{expert}
+gymnasium.register("Reach-v0", entry_point=Reach, disable_env_checker=True)
+"""
+EXPERT = """
+    def make_expert(self, disturbance=0.0):
+        env = self
+        class Expert:
+            def action(self):
+                action = np.clip(-2 * env.place, -1, 1).astype(np.float32)
+                return ExpertAction(action, action)
+        return Expert()
+"""
+
+
+def test_an_environment_of_ones_own_collects_with_its_expert_and_says_when_there_is_none(workplace):
+    arguments = [a for a in SMALL if not a.startswith("env")] + ["wandb=off", "policy.chunk=20", "data.episodes=4"]
+    for name, expert in (("reach_module", EXPERT), ("bare_module", "")):
+        (workplace / f"{name}.py").write_text(OWN.format(expert=expert))
+    env = {**os.environ, "PYTHONPATH": str(workplace)}
+
+    def run(module: str) -> subprocess.CompletedProcess:
+        words = [sys.executable, str(ROOT / "train.py"), "env=gym", f"env.id={module}:Reach-v0", f"name={module}"]
+        return subprocess.run([*words, *arguments], cwd=workplace, env=env, capture_output=True, text=True, timeout=300)
+
+    bare = run("bare_module")
+    assert bare.returncode == 2 and "has no expert (make_expert); give data.root" in bare.stderr
+    own = run("reach_module")
+    assert own.returncode == 0, own.stdout + own.stderr
+    assert json.loads((workplace / "runs/reach_module/summary.json").read_text())["scores"]["trained"]["episodes"] == 3
+
+
 def test_any_environment_with_a_recorded_dataset(workplace):
     """env=gym: nothing of ours is known of the environment but its Gymnasium id."""
     data = next((workplace / "data").iterdir())
@@ -239,11 +296,6 @@ BAD = {
     "no policy of ours": (["evaluate.py", "policy=runs/small/config.yaml"], "not"),
     "impossible cue": (["view.py", "run=runs/small", "cue=7", "--save", "x.rrd"], "cue must be in 0..1, got 7"),
     "no GPU": (["train.py", "trainer.accelerator=gpu"], "torch sees no GPU"),
-    "missing dataset": (["train.py", "env=gym", "env.id=Corridor-v0"], "data.root"),
-    "not a dataset": (
-        ["train.py", "env=gym", "env.id=Corridor-v0", "data.root=nowhere", "name=n"],
-        "no dataset at nowhere",
-    ),
     "other configuration": (["train.py", *SMALL, "name=small", "seed=3"], "seed=0, not 3"),
     "no run": (["evaluate.py", "run=runs/nobody"], "config.yaml is missing"),
     "no policy": (["evaluate.py"], "run=runs/NAME or policy="),

@@ -42,7 +42,7 @@ class DelayedEvidenceConfig(EnvConfig):
 
 @dataclass
 class GymConfig(EnvConfig):
-    """Any Gymnasium environment with `pixels` and `agent_pos`; needs a recorded dataset in data.root.
+    """Any Gymnasium environment with `pixels` and `agent_pos`; needs a recorded dataset in data.root, or an expert.
 
     As in `gymnasium.make`, id "package:name" imports the package first.
     """

@@ -18,7 +18,7 @@ from .agent import Agent, AgentSpec
 from .build import agent_spec, build_agent, fit_address, fit_statistics, relative_actions
 from .checkpoint import warm_start
 from .cli import PhaseClock
-from .config import CollectConfig, GymConfig, TrainConfig, env_label, env_options, to_plain
+from .config import CollectConfig, TrainConfig, env_label, env_options, to_plain
 from .data.collect import CollectSpec, collect
 from .data.datamodule import EpisodeDataModule
 from .data.lerobot import read_info
@@ -74,8 +74,6 @@ def collect_missing(config: TrainConfig | CollectConfig, console: Console) -> Pa
     own = here == 0 or (root / "meta/trace_il.json").exists()
     if not own or (config.data.root is not None and here >= config.data.episodes):
         return root  # a recorded dataset: it is used as it is
-    if isinstance(config.env, GymConfig):
-        raise UserError(f"no dataset at {root}; env=gym has no expert, give data.root a recorded LeRobotDataset v3")
     if here < config.data.episodes:
         with Progress(console=console, transient=True) as bar:
             job = bar.add_task(f"demonstrations -> {root}", total=config.data.episodes, completed=here)

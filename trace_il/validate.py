@@ -4,7 +4,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from .config import ACTConfig, GymConfig, TrainConfig
+from .config import ACTConfig, TrainConfig
 from .errors import UserError
 
 
@@ -85,5 +85,3 @@ def validate(config: TrainConfig) -> None:
         f"policy.chunk={config.policy.chunk} is shorter than agent.tick_every={config.agent.tick_every}: "
         "actions would run out before the next tick",
     )
-    if isinstance(config.env, GymConfig):
-        require(data.root is not None, "env=gym has no expert: give data.root a recorded LeRobotDataset v3")

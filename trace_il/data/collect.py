@@ -55,11 +55,9 @@ def demonstrate(spec: CollectSpec, number: int) -> tuple[EncodedEpisode, int]:
     learn the demonstrations by heart from the fingerprint of their scenes and paths.
 
     Raises:
-        UserError: the environment has no expert, or the expert failed RETRIES times in a row.
+        UserError: the expert failed RETRIES times in a row.
     """
     env = _environment(spec)
-    if not hasattr(env.unwrapped, "make_expert"):
-        raise UserError(f"{spec.env_id!r} has no scripted expert (make_expert); give data.root a recorded dataset")
     for attempt in range(RETRIES):
         cues = getattr(env.unwrapped, "cue_values", 1)
         seed = spec.seed + number // cues + attempt * RETRY_STRIDE
@@ -74,12 +72,12 @@ def demonstrate(spec: CollectSpec, number: int) -> tuple[EncodedEpisode, int]:
             for camera, image in observation["pixels"].items():
                 frames[camera].append(image)
             for name in ANNOTATIONS:
-                labels[name].append(info[name])
+                labels[name].append(info.get(name, -1))
             action = expert.action()
             actions.append(action.label)
             observation, _, terminated, truncated, info = env.step(action.executed)
             done = terminated or truncated
-        if info["is_success"]:
+        if info.get("is_success", False):
             pictures = {camera: np.stack(images) for camera, images in frames.items()}
             episode = EncodedEpisode(
                 np.stack(states),
@@ -99,7 +97,7 @@ def collect(
     """Extend the dataset at `root` to `episodes` episodes; yields the number present after each.
 
     Raises:
-        UserError: `root` holds another dataset.
+        UserError: `root` holds another dataset, or the environment has no expert.
     """
     record = root / "meta/trace_il.json"
     identity = {
@@ -122,6 +120,11 @@ def collect(
     else:
         failed = 0
     env = make_env(spec.env_id, spec.env_options)
+    if not hasattr(env.unwrapped, "make_expert"):
+        raise UserError(
+            f"no dataset at {root}, and {spec.env_id!r} has no expert (make_expert); give data.root a recorded "
+            "LeRobotDataset v3"
+        )
     shape = DatasetSpec(
         control_hz(env),
         camera_sizes(env),
