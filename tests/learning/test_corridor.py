@@ -5,6 +5,12 @@ import json
 import pytest
 from conftest import program
 
+from trace_il.checkpoint import load_agent
+from trace_il.config import env_options
+from trace_il.environment import make_env
+from trace_il.interventions import intervene
+from trace_il.options import read_run
+
 COMMON = [
     "env=corridor",
     "evaluation.episodes=100",
@@ -33,3 +39,13 @@ def test_trace_remembers_and_no_memory_guesses(folder):
     none = scores(folder, "none")
     assert none["scores"]["trained"]["branch_accuracy"] <= 0.65, none["scores"]
     assert none["scores"]["trained"]["branch_reached"] >= 0.9, none["scores"]
+
+
+def test_decision_follows_the_memory_when_slots_are_swapped(folder):
+    """The trained policy of the test above takes the other cue's door when it is given the other cue's slots."""
+    config, run = read_run(str(folder / "runs/trace"))
+    agent, env = load_agent(run / "checkpoints/last.ckpt"), make_env(config.env.id, env_options(config.env))
+    pairs = [intervene(agent, env, seed, "swap") for seed in range(20)]
+    right = [changed for untouched, changed in pairs if untouched.branch_correct == 1]
+    assert len(right) >= 18
+    assert sum(changed.branch_correct == 0 for changed in right) >= 0.9 * len(right)

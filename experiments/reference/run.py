@@ -1,0 +1,78 @@
+"""Base policies without a memory on MetaWorld, beside published scores: python experiments/reference/run.py
+
+MetaWorld pins an older MuJoCo, so it has a virtual environment of its own, .venv-metaworld, which this command makes:
+it sees the packages of the present one, with MetaWorld and its MuJoCo before them. Demonstrations are by MetaWorld's
+scripted policies. Every run is train.py with memory=none. Finished runs are not repeated. Writes results/metaworld.json.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
+
+from runs import ROOT, Row, in_parallel, score_rows, train  # noqa: E402
+from trace_il.scores import write_results  # noqa: E402
+
+TASKS = ("button-press-topdown-v3", "door-open-v3", "drawer-open-v3", "push-v3")
+BIN = ROOT / ".venv-metaworld/bin/python"
+Case = tuple[str, str, int]  # task, policy, seed
+
+
+def install() -> None:
+    """The virtual environment with MetaWorld, unless it is there."""
+    done = BIN.parent.parent / "installed"
+    if done.exists():
+        return
+    subprocess.run([sys.executable, "-m", "venv", BIN.parent.parent], check=True)
+    own = subprocess.run(
+        [BIN, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, text=True
+    )
+    (Path(own.stdout.strip()) / "parent.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    subprocess.run([BIN, "-m", "pip", "install", "-q", "metaworld==3.1.1"], check=True)
+    done.touch()
+
+
+def overrides(case: Case, demonstrations: int) -> list[str]:
+    task, policy, seed = case
+    words = ["env=gym", "env.id=metaworld_pixels:MetaWorldPixels-v0", f"+env.options.task={task}", "memory=none"]
+    words += [f"policy={policy}", f"seed={seed}", f"data.episodes={demonstrations}", "trainer.teacher=none"]
+    words += ["trainer.clear_share=0", "policy.chunk=20", "agent.tick_every=2", "trainer.epochs=30"]
+    words += ["policy.actions_per_query=5"] if policy == "act" else []
+    return [*words, "evaluation.cleared=false", "evaluation.recording=false", "evaluation.export=false"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS))
+    parser.add_argument("--policies", nargs="+", default=["act", "diffusion"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--demonstrations", type=int, default=50)
+    parser.add_argument("--jobs", type=int, default=2)
+    options = parser.parse_args()
+    install()
+    sys.executable = str(BIN)  # the programs below run there
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), str(ROOT)])
+
+    def do(case: Case) -> list[Row]:
+        task, policy, seed = case
+        summary = train(f"metaworld-{task}-{policy}-{seed}", overrides(case, options.demonstrations), options.jobs)
+        return score_rows({"task": task, "policy": policy, "seed": seed}, "none", summary)
+
+    def write(rows: dict[Case, list[Row]]) -> None:
+        write_results(HERE / "results/metaworld.json", options.seeds, [row for own in rows.values() for row in own])
+
+    for task in options.tasks:
+        words = overrides((task, "act", 0), options.demonstrations)
+        words = [word for word in words if word.startswith(("env", "+env", "data"))]
+        subprocess.run([sys.executable, "collect.py", *words], cwd=ROOT, check=True)
+    cases = [(task, policy, seed) for seed in options.seeds for policy in options.policies for task in options.tasks]
+    in_parallel(cases, options.jobs, do, write)
+
+
+if __name__ == "__main__":
+    main()
