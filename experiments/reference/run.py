@@ -2,7 +2,7 @@
 
 MetaWorld pins an older MuJoCo, so it has a virtual environment of its own, .venv-metaworld, which this command makes:
 it sees the packages of the present one, with MetaWorld and its MuJoCo before them. Demonstrations are by MetaWorld's
-scripted policies. Every run is train.py with memory=none. Finished runs are not repeated. Writes results/metaworld.json.
+scripted policies. Runs are train.py with memory=none; finished ones are not repeated. Writes results/metaworld.json.
 """
 
 import argparse
