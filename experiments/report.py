@@ -26,7 +26,7 @@ SCORES = (
 )
 
 
-def grouped(rows: list[Row], key: Callable[[Row], Hashable]) -> dict[Any, list[Row]]:
+def grouped(rows: list[Any], key: Callable[[Any], Hashable]) -> dict[Any, list[Any]]:
     """Rows by `key`, in the order in which keys come first."""
     out: dict[Any, list[Row]] = {}
     for row in rows:
@@ -40,6 +40,16 @@ def markdown(header: list[str], lines: list[list[str]]) -> str:
 
 def source(about: Row) -> str:
     return f"`{about['command']}`, commit {about['commit'][:10]}, {about['date']}, {about['hardware']}."
+
+
+def read(folder: Path) -> list[Row]:
+    """Results files; those called <table>-<part>.json are one table."""
+    contents = []
+    for paths in grouped(sorted(folder.glob("*.json")), lambda path: path.stem.split("-")[0]).values():
+        parts = [json.loads(path.read_text()) for path in paths]
+        sources = "\n".join(dict.fromkeys(source(part) for part in parts))
+        contents.append({"rows": [row for part in parts for row in part["rows"]], "source": sources})
+    return contents
 
 
 def score_table(about: Row) -> str:
@@ -124,9 +134,11 @@ def diagnostics_plot(contents: list[Row]) -> Figure:
         axis = axes[0, column]
         own = [row for row in by_part.get("phase", []) if row["task"] == task]
         for name, color in (("slots", "C0"), ("content", "C1")):
-            points = grouped(own, lambda row: row["phase"] + row["place"])
-            means = [np.mean([row[name] for row in rows]) for rows in points.values()]
-            axis.plot(list(points), means, color=color, label=f"cue from the {name}")
+            for number, (phase, rows) in enumerate(grouped(own, lambda row: row["phase"]).items()):
+                points = grouped(rows, lambda row: row["place"])
+                means = [np.mean([row[name] for row in members]) for members in points.values()]
+                label = f"cue from the {name}" if number == 0 else None
+                axis.plot([phase + place for place in points], means, color=color, label=label)
         axis.set_xticks(np.arange(4) + 0.5, ["before", "cue", "shared", "branch"])
         for edge in range(1, 4):
             axis.axvline(edge, color="0.8")
@@ -136,14 +148,10 @@ def diagnostics_plot(contents: list[Row]) -> Figure:
         axis = axes[1, column]
         kinds = grouped([r for r in by_part.get("intervention", []) if r["task"] == task], lambda r: r["intervention"])
         for place, (_, rows) in enumerate(kinds.items()):
-            for shift, (key, color, label) in enumerate(
-                (("untouched_right", "C7", "own branch, untouched"), ("changed_right", "C0", "own branch"),
-                 ("changed_wrong", "C3", "another cue's branch"))
-            ):  # fmt: skip
-                values = [row[key] for row in rows]
-                axis.bar(
-                    place + 0.27 * (shift - 1), np.mean(values), 0.25, color=color, label=label if not place else None
-                )
+            for shift, key in enumerate(("own_branch", "wrong_branch")):
+                name = key.replace("_", " ") if place == 0 else None
+                mean = np.mean([row[key] for row in rows])
+                axis.bar(place + 0.4 * (shift - 0.5), mean, 0.36, color=f"C{3 * shift}", label=name)
         axis.set_xticks(range(len(kinds)), list(kinds))
         axis.set_ylim(0, 1.05)
         axis.legend(fontsize=7)
@@ -218,8 +226,8 @@ def main() -> None:
     parser.add_argument("name", choices=list(REPORTS))
     name = parser.parse_args().name
     table, plot = REPORTS[name]
-    contents = [json.loads(path.read_text()) for path in sorted((HERE / name / "results").glob("*.json"))]
-    text = "\n".join(f"{table(about)}{source(about)}\n" for about in contents)
+    contents = read(HERE / name / "results")
+    text = "\n".join(f"{table(about)}{about['source']}\n" for about in contents)
     plot(contents).savefig(HERE / name / "plot.png", dpi=110)
     (HERE / name / "table.md").write_text(text)
     print(text)

@@ -3,12 +3,13 @@ import pytest
 import torch
 from conftest import program
 
+from envs.base import Phase
 from trace_il.agent import Controller
 from trace_il.checkpoint import load_agent
 from trace_il.config import env_options
 from trace_il.environment import make_env
 from trace_il.errors import UserError
-from trace_il.interventions import BRANCH, INTERVENTIONS, SHARED, EditedController, intervene
+from trace_il.interventions import INTERVENTIONS, EditedController, intervene
 from trace_il.options import read_run
 from trace_il.rollout import rollout
 
@@ -23,11 +24,11 @@ def parts(workplace):
 def test_nothing_changes_before_the_intervention(parts, kind):
     agent, env = parts
     plain = rollout(Controller(agent), env, seed=5, record=True)
-    untouched, changed = intervene(agent, env, 5, kind)
+    untouched, changed = intervene(agent, env, 5, [kind], record=True).values()
     np.testing.assert_array_equal(np.stack(plain.recording.actions), np.stack(untouched.recording.actions))
-    phase = np.array([info["phase"] for info in untouched.recording.info])
-    assert (phase == SHARED).any()
-    begin = np.flatnonzero(phase == (BRANCH if kind == "reset" else SHARED))
+    phase = np.array(untouched.phases)
+    assert (phase == Phase.SHARED).any()
+    begin = np.flatnonzero(phase == (Phase.BRANCH if kind == "reset" else Phase.SHARED))
     before = int(begin[0]) if len(begin) else len(phase)
     for name in ("states", "actions"):
         one, two = (np.stack(getattr(r.recording, name))[:before] for r in (untouched, changed))
@@ -59,4 +60,4 @@ def test_viewer_shows_an_intervention_beside_the_untouched_rollout(workplace, tm
 
 def test_intervention_needs_a_known_kind(parts):
     with pytest.raises(UserError, match="shuffle"):
-        intervene(*parts, 5, "shuffle")
+        intervene(*parts, 5, ["shuffle"])

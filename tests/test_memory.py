@@ -201,9 +201,16 @@ def test_retrieval_finds_the_demonstration_of_the_same_past_but_in_training_not_
         slots = memory.scan(given).slots.squeeze(2)  # (B, N, d)
         return torch.cdist(slots, memory.value(memory.bank_values).expand(B, -1, -1)).argmin(-1) // N
 
-    assert (memory.eval() and found() == torch.arange(B).unsqueeze(1)).float().mean() > 0.9
+    own = torch.arange(B).unsqueeze(1)
+    assert (memory.eval() and found() == own).float().mean() > 0.9
     memory.train().leave_out(torch.tensor([10, 11, 12]))
-    assert not (found() == torch.arange(B).unsqueeze(1)).any()
+    assert not (found() == own).any()
+    state = memory.init_state(given.content)
+    _, readout = memory.step(state, Evidence(given.content[:, 0], given.address[:, 0]))
+    nearest = torch.cdist(readout.slots, memory.value(memory.bank_values).expand(B, -1, -1)).argmin(-1) // N
+    assert not (nearest == own).any()
+    with pytest.raises(ValueError, match="3 scenes were left out, but 1 episodes"):
+        memory.scan(Evidence(given.content[:1], given.address[:1]))
 
 
 def test_scan_budget_keeps_the_first_tick_and_the_last_ones():

@@ -151,11 +151,14 @@ class Agent(nn.Module):
             features with (B, N) flattened into their batch, evidence (B, N, ...).
         """
         batch, ticks = images.shape[:2]
-        with torch.no_grad():
-            xi, previous = self.signatures(states)
         now = self.standardize_state(states[:, :: self.tick_every])
         features, content = self.encoder(images.flatten(0, 1), now.flatten(0, 1))
-        return features, Evidence(content.unflatten(0, (batch, ticks)), self.address(xi, previous))
+        content = content.unflatten(0, (batch, ticks))
+        if not self.memory.uses_address:
+            return features, Evidence(content, content.new_zeros(batch, ticks, self.memory.address_dim))
+        with torch.no_grad():
+            xi, previous = self.signatures(states)
+        return features, Evidence(content, self.address(xi, previous))
 
     @torch.jit.unused
     def scan(self, images: Tensor, states: Tensor) -> tuple[Tensor, Evidence, Readout]:
@@ -182,14 +185,20 @@ class Agent(nn.Module):
         """Readout of ticks whose slots and signature were cleared just before: content (B, E) -> (B, ...)."""
         start = content.new_zeros(content.shape[0], sig.signature_dim(self.spec.state_dim, self.depth))
         state = self.memory.init_state(content.float())
-        return self.memory.step(state, Evidence(content, self.address(start, start)))[1]
+        return self.memory.step(state, Evidence(content, self.address_of(start, start)))[1]
+
+    def address_of(self, xi: Tensor, previous: Tensor) -> Tensor:
+        """Address (B, Q) of signatures at a tick and at the one before; zero where the memory has no use for it."""
+        if self.memory.uses_address:
+            return self.address(xi, previous)
+        return xi.new_zeros([xi.shape[0], self.memory.address_dim])
 
     def tick(
         self, images: Tensor, state: Tensor, xi: Tensor, previous: Tensor, slots: Tensor
     ) -> tuple[Tensor, Tensor, Readout]:
         """One online memory tick: images (B, C, H, W, 3), standardised state (B, D), signature, slots."""
         features, content = self.encoder(images, state)
-        slots, readout = self.memory.step(slots, Evidence(content, self.address(xi, previous)))
+        slots, readout = self.memory.step(slots, Evidence(content, self.address_of(xi, previous)))
         return features, slots, readout
 
     @torch.jit.unused
@@ -287,7 +296,7 @@ class Controller(nn.Module):
             self.slots = self.agent.memory.init_state(path)
             self.xi = path.new_zeros([path.shape[0], self.signature_dim])  # on the device the robot's data is on
             self.xi_at_tick = self.xi
-        else:
+        elif self.agent.memory.uses_address:
             self.xi = sig.update(self.xi, path - self.previous, self.depth)
         self.previous = path
         self.plan_age += 1

@@ -151,5 +151,5 @@ def fill_bank(agent: Agent, data: EpisodeDataModule) -> None:
         number = data.train_numbers[place * len(data.train_numbers) // count]
         batch = data.episodes.batch([number]).to(device)
         evidence = agent.gather(batch.images, batch.states)[1]
-        agent.memory.keep(place, number, Evidence(evidence.content[0], evidence.address[0]))
+        agent.memory.keep(place, number // data.together, Evidence(evidence.content[0], evidence.address[0]))
     agent.train(training)

@@ -9,6 +9,8 @@ import envs  # noqa: F401  (registers the environments)
 
 from .errors import UserError
 
+MAX_STEPS = 20_000  # of an episode
+
 
 class OneCamera(gymnasium.ObservationWrapper):
     """{"pixels": image} -> {"pixels": {"image": image}}: LeRobot's name of an only camera is observation.image."""

@@ -1,25 +1,26 @@
 """What if the memory held something else? Rollouts on one seed whose slots are changed from outside.
 
-    reset    slots are emptied when the branch begins
-    freeze   nothing is written any more once the cue has left view
-    swap     in the middle of the shared segment the slots become those of the same scene with another cue:
+    reset    slots are emptied when the (first) branch begins
+    freeze   once the cue has left view every tick writes upon the slots as they were then, and what it wrote is lost
+    swap     in the middle of the (first) shared segment the slots become those of the same scene with another cue:
              a policy that acts on its memory must then follow the other cue
 
 The signature and the robot go on untouched.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from torch import Tensor
+
+from envs.base import Phase
 
 from .agent import Agent, Controller
 from .errors import UserError
 from .rollout import Rollout, rollout
 
 INTERVENTIONS = ("reset", "freeze", "swap")
-CUE, SHARED, BRANCH = 1, 2, 3  # phases; see envs/base.py
 
 
 class EditedController(Controller):
@@ -35,55 +36,69 @@ class EditedController(Controller):
         super().observe(images, state)
 
 
-def intervene(agent: Agent, env: Any, seed: int, kind: str, cue: int | None = None) -> tuple[Rollout, Rollout]:
-    """The untouched rollout of a seed and the one with an intervention, both recorded.
+def intervene(
+    agent: Agent, env: Any, seed: int, kinds: Sequence[str], cue: int | None = None, record: bool = False
+) -> dict[str, Rollout]:
+    """The untouched rollout of a seed and one for each intervention, by name.
 
-    Until the intervention both are the same, bit by bit; if the policy never gets there, to the end.
+    Until its intervention each is the untouched one, bit by bit; to the end, if the policy never gets there.
 
     Args:
         agent: a trained agent.
         env: an environment with phases and a cue that can be chosen.
         seed: of the environment's reset.
-        kind: one of `INTERVENTIONS`.
-        cue: fixes the cue of both.
+        kinds: some of `INTERVENTIONS`.
+        cue: fixes the cue of all.
+        record: keep everything for the viewer.
     Raises:
         UserError: unknown kind, or an environment without phases or with one cue value.
     """
-    if kind not in INTERVENTIONS:
-        raise UserError(f"intervention {kind!r} is not known; choose one of {', '.join(INTERVENTIONS)}")
+    for kind in kinds:
+        if kind not in INTERVENTIONS:
+            raise UserError(f"intervention {kind!r} is not known; choose one of {', '.join(INTERVENTIONS)}")
+    untouched, own = _watched(agent, env, seed, cue, record)
+    values = getattr(env.unwrapped, "cue_values", 1)
+    if -1 in untouched.phases or values < 2:
+        raise UserError("interventions need an environment with phases and at least two cue values")
+    out = {"untouched": untouched}
+    for kind in kinds:
+        tick = _first_tick(untouched.phases, own, kind)
+        given = own.get(tick)
+        if kind == "reset" and given is not None:
+            given = given * 0
+        elif kind == "swap":  # half of the values away: with two branches that is another answer at the first
+            other = (untouched.cue + values // 2) % values
+            given = _watched(agent, env, seed, other, False)[1].get(tick)
+        edit = _editor(tick, given, for_ever=kind == "freeze")
+        out[kind] = rollout(EditedController(agent, edit), env, seed, record=record, cue=untouched.cue)
+    return out
+
+
+def _watched(agent: Agent, env: Any, seed: int, cue: int | None, record: bool) -> tuple[Rollout, dict[int, Tensor]]:
+    """A rollout, and the slots before each tick but the first by control step."""
     history: dict[int, Tensor] = {}
 
     def keep(step: int, slots: Tensor) -> Tensor:
         history[step] = slots.clone()
         return slots
 
-    untouched = rollout(EditedController(agent, keep), env, seed, record=True, cue=cue)
-    assert untouched.recording is not None
-    if "phase" not in untouched.recording.info[0] or getattr(env.unwrapped, "cue_values", 1) < 2:
-        raise UserError("interventions need an environment with phases and at least two cue values")
-    phase = np.array([info["phase"] for info in untouched.recording.info])
-    own, every = dict(history), agent.spec.tick_every
-    shared, branch = np.flatnonzero(phase == SHARED), np.flatnonzero(phase == BRANCH)
-    never = len(phase) + every
-    if kind == "reset":
-        start = int(branch[0]) if len(branch) else never
+    return rollout(EditedController(agent, keep), env, seed, record=record, cue=cue), history
 
-        def edit(step: int, slots: Tensor) -> Tensor:
-            return slots * 0 if start <= step < start + every else slots
-    elif kind == "freeze":
-        start = int(shared[0]) if len(shared) else never
-        held = own[min((s for s in own if s >= start), default=min(own))]
 
-        def edit(step: int, slots: Tensor) -> Tensor:
-            return held if step >= start else slots
-    else:
-        start = int(np.median(shared)) if len(shared) else never
-        history.clear()
-        other = (untouched.cue + 1) % env.unwrapped.cue_values
-        rollout(EditedController(agent, keep), env, seed, cue=other)
-        given = history.get(min((s for s in history if s >= start), default=-1))
+def _first_tick(phases: list[int], ticks: dict[int, Tensor], kind: str) -> int:
+    """Control step of the tick at which an intervention begins, -1 if the rollout never gets there."""
+    phase = np.array(phases)
+    branch = np.flatnonzero(phase == Phase.BRANCH)
+    shared = np.flatnonzero(phase == Phase.SHARED)
+    shared = shared[shared < branch[0]] if len(branch) else shared
+    wanted = {"reset": branch[:1], "freeze": shared[:1], "swap": shared[len(shared) // 2 :][:1]}[kind]
+    return min((tick for tick in ticks if len(wanted) and tick >= wanted[0]), default=-1)
 
-        def edit(step: int, slots: Tensor) -> Tensor:
-            return given if given is not None and start <= step < start + every else slots
 
-    return untouched, rollout(EditedController(agent, edit), env, seed, record=True, cue=untouched.cue)
+def _editor(tick: int, given: Tensor | None, for_ever: bool) -> Callable[[int, Tensor], Tensor]:
+    def edit(step: int, slots: Tensor) -> Tensor:
+        if given is not None and (step == tick or (for_ever and 0 <= tick < step)):
+            return given
+        return slots
+
+    return edit

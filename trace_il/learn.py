@@ -132,7 +132,7 @@ class ImitationModule(pl.LightningModule):
 
     def losses(self, batch: EpisodeBatch) -> tuple[dict[str, Tensor], Tensor]:
         """All losses by name, to be summed, and the predicted chunks (B, N, H, A), standardised."""
-        self.agent.memory.leave_out(batch.number)
+        self.agent.memory.leave_out(batch.scene)
         features, evidence, readout = self.agent.scan(batch.images, batch.states)
         target = self.agent.targets(batch.actions, batch.states[:, :: self.agent.tick_every]).flatten(0, 1)
         is_pad = batch.is_pad.flatten(0, 1)
@@ -145,6 +145,7 @@ class ImitationModule(pl.LightningModule):
         share = 1.0 if settings.residual > 0 else settings.clear_share
         if self.training and int(share * len(features)):
             ticks = torch.randperm(len(features), device=features.device)[: int(share * len(features))]
+            self.agent.memory.leave_out(batch.scene.repeat_interleave(batch.valid.shape[1])[ticks])
             alone = [self.agent.cleared(evidence.content.flatten(0, 1)[ticks])]
             without = self.agent.policy.loss(features[ticks], alone, target[ticks], is_pad[ticks]).errors[0]
             losses["cleared"] = settings.clear_share * weighted_mean(without, keep[ticks])
@@ -166,6 +167,9 @@ class ImitationModule(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         if self.agent.memory.demonstrations:
             fill_bank(self.agent, self.trainer.datamodule)  # type: ignore[attr-defined]
+
+    def on_validation_epoch_start(self) -> None:
+        self.on_train_epoch_start()  # again, now with the averaged weights; so it is saved with them
 
     def on_train_batch_start(self, batch: EpisodeBatch, batch_idx: int) -> None:
         torch.manual_seed((self.seed * 1_000_003 + self.global_step) * 1009 + self.global_rank)

@@ -18,7 +18,7 @@ from .agent import Agent, AgentSpec
 from .build import agent_spec, build_agent, fit_address, fit_statistics, relative_actions
 from .checkpoint import warm_start
 from .cli import PhaseClock
-from .config import CollectConfig, TrainConfig, env_label, env_options, to_plain
+from .config import CollectConfig, TrainConfig, env_label, env_options, from_plain, to_plain
 from .data.collect import CollectSpec, collect
 from .data.datamodule import EpisodeDataModule
 from .data.lerobot import read_info
@@ -157,7 +157,7 @@ def open_run(config: TrainConfig) -> tuple[Path, dict[str, Any] | None]:
     path, plain = folder / "config.yaml", to_plain(config)
     if path.exists():
         stored = yaml.safe_load(path.read_text())
-        before, now = _what_is_trained(stored), _what_is_trained(plain)
+        before, now = _what_is_trained(to_plain(from_plain(stored))), _what_is_trained(plain)
         for key in sorted(now):
             if before.get(key) != now[key]:
                 difference = _first_difference(key, before.get(key), now[key])

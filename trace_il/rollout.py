@@ -13,12 +13,10 @@ import torch
 
 from .agent import Controller
 from .checkpoint import load_agent
-from .environment import camera_sizes, check_channels, make_env, stack_cameras
+from .environment import MAX_STEPS, camera_sizes, check_channels, make_env, stack_cameras
 from .errors import UserError
 from .parallel import parallel_map
 from .signature import split_levels
-
-MAX_STEPS = 20_000  # of an episode
 
 
 @dataclass(frozen=True)
@@ -59,6 +57,7 @@ class Rollout:
     success: bool
     branch_correct: int  # -1: the branch was not reached
     policy_ms: list[float]  # of each control step
+    phases: list[int]  # of each control step, -1 where the environment has none
     recording: Recording | None = None
 
 
@@ -131,6 +130,7 @@ def rollout(controller: Any, env: Any, seed: int, record: bool = False, cue: int
     controller.reset(1)
     recording = Recording() if record else None
     policy_ms: list[float] = []
+    phases: list[int] = []
     step, done = 0, False
     images = np.zeros(0)
     while not done:
@@ -141,6 +141,7 @@ def rollout(controller: Any, env: Any, seed: int, record: bool = False, cue: int
         begin = time.perf_counter()
         action = controller.step(torch.from_numpy(images)[None], torch.from_numpy(state)[None])[0].numpy()
         policy_ms.append(1e3 * (time.perf_counter() - begin))
+        phases.append(int(info.get("phase", -1)))
         if not np.isfinite(action).all():
             raise FloatingPointError(f"the policy's action is not finite at step {step} of seed {seed}")
         if recording is not None:
@@ -174,6 +175,7 @@ def rollout(controller: Any, env: Any, seed: int, record: bool = False, cue: int
         success,
         int(info.get("branch_correct", -1)),
         policy_ms,
+        phases,
         recording,
     )
 

@@ -79,6 +79,10 @@ def validate(config: TrainConfig) -> None:
     require(
         trainer.distillation == 0 or trainer.teacher != "none", "trainer.distillation needs trainer.teacher=attention"
     )
+    require(
+        config.agent.scan_budget == 0 or config.memory.name != "retrieval",
+        f"agent.scan_budget={config.agent.scan_budget} does not go with memory=retrieval; set it to 0",
+    )
     require(1 <= config.agent.depth <= 4, f"agent.depth={config.agent.depth} must be in 1..4")
     require(
         config.policy.chunk >= config.agent.tick_every,

@@ -261,10 +261,10 @@ def record_intervention(
     controller = load_controller(str(folder / "checkpoints/last.ckpt"))
     env = make_env(config.env.id, env_options(config.env))
     check_compatible(controller, env, str(folder))
-    untouched, changed = intervene(controller.agent, env, seed, kind, cue)
+    rollouts = intervene(controller.agent, env, seed, [kind], cue, record=True)
     env.close()
     spec = policy_spec(controller)
-    return {"untouched": (untouched, spec), kind: (changed, spec)}
+    return {name: (result, spec) for name, result in rollouts.items()}
 
 
 def record_run(config: TrainConfig, folder: Path) -> dict[str, Any]:

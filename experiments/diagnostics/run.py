@@ -21,7 +21,8 @@ from torch import Tensor, nn
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
 
-from runs import ROOT, SETTINGS, TASKS, Case, Row, collect, in_parallel, program, train  # noqa: E402
+from envs.base import Phase  # noqa: E402
+from runs import ROOT, SETTINGS, Case, Row, collect, in_parallel, program, train  # noqa: E402
 from trace_il import signature as sig  # noqa: E402
 from trace_il.agent import Agent  # noqa: E402
 from trace_il.checkpoint import load_agent  # noqa: E402
@@ -33,7 +34,7 @@ from trace_il.interventions import INTERVENTIONS, intervene  # noqa: E402
 from trace_il.learn import BranchTemplates, branch_ticks  # noqa: E402
 from trace_il.memory.base import Evidence, Readout  # noqa: E402
 from trace_il.options import read_run  # noqa: E402
-from trace_il.pipeline import dataset_root  # noqa: E402
+from trace_il.pipeline import dataset_root, episodes_per_scene  # noqa: E402
 from trace_il.scores import write_results  # noqa: E402
 
 EPISODES, DEVELOPMENT = 24, 3_500_000  # of longer episodes for stability; their first seed
@@ -55,13 +56,14 @@ class Trained:
 def load(case: Case) -> Trained:
     config, folder = read_run(str(ROOT / "runs" / case.name))
     agent = load_agent(folder / "checkpoints/last.ckpt")
-    data = module(config, ROOT / dataset_root(config)[0], config.data.episodes)
+    root = ROOT / dataset_root(config)[0]
+    data = module(config, root, config.data.episodes, episodes_per_scene(root, config))
     return Trained(case, config, agent, data, BranchTemplates(agent, data))
 
 
-def module(config: TrainConfig, root: Path, episodes: int) -> EpisodeDataModule:
-    agent, data = config.agent, config.data
-    return EpisodeDataModule(root, agent.tick_every, config.policy.chunk, episodes, data.holdout, data.batch_size)
+def module(config: TrainConfig, root: Path, episodes: int, together: int = 1) -> EpisodeDataModule:
+    every, chunk = config.agent.tick_every, config.policy.chunk
+    return EpisodeDataModule(root, every, chunk, episodes, config.data.holdout, together=together)
 
 
 def pass_through(
@@ -91,17 +93,18 @@ def sample(path: Tensor, where: Tensor) -> Tensor:
 
 
 def transforms(path: Tensor, ticks: Tensor, mask: Tensor, rng: np.random.Generator) -> dict[str, tuple[Tensor, Tensor]]:
-    """Changed paths, and how far each tick has come on them."""
+    """Changed paths, and the point of them that is at the place of each tick; for the reversal, at its time."""
     length = len(path)
-    speed = np.interp(np.arange(length - 1), np.arange(0, length + 20, 20), rng.uniform(0.7, 1.3, length // 20 + 2))
+    knots = np.arange(0, length + 20, 20)
+    speed = np.interp(np.arange(length - 1), knots, rng.uniform(0.5, 1.5, len(knots)))
     warp = np.concatenate([[0], np.cumsum(speed)])
-    warp = torch.from_numpy(warp * (length - 1) / warp[-1]).float()
+    warp = torch.from_numpy(warp * (length - 1) / warp[-1]).float()  # the point of the old path at each new step
     finer = torch.linspace(0, length - 1, round(1.5 * length))
     kept = torch.arange(0, length, 4)
     offset = torch.from_numpy(rng.normal(0, 0.5, path.shape[1])).float() * mask
     return {
         "time resampling": (sample(path, finer), (ticks * (len(finer) - 1) / (length - 1)).round().long()),
-        "speed jitter": (sample(path, warp), ticks),
+        "speed jitter": (sample(path, warp), (warp.unsqueeze(1) - ticks).abs().argmin(0)),
         "state offset": (path + offset, ticks),
         "sparse sampling": (path[kept], ticks // 4),
         "order reversal": (path.flip(0), ticks),
@@ -137,7 +140,7 @@ def routes(trained: Trained, _options: argparse.Namespace) -> list[Row]:
 
 def variants(setting: str) -> dict[str, list[str]]:
     """Longer episodes of a setting: what is changed in the environment."""
-    if setting in TASKS:
+    if "env=corridor" not in SETTINGS[setting]:
         longer = {f"{k}x": [f"env.delay={k}"] for k in (1, 1.25, 1.5, 2)}
         return longer | {"1.5x, 2 distractors": ["env.delay=1.5", "env.decoys=2"]}
     return {f"{k}x": [f"env.delay={round(120 * k)}"] for k in (1, 1.25, 1.5, 2)}
@@ -147,11 +150,8 @@ def stability(trained: Trained, _options: argparse.Namespace) -> list[Row]:
     """Churn, write entropy, occupancy, and consistency with the episode of the same scene at 1x."""
     agent, rows, first = trained.agent, [], {}
     for name, changes in variants(trained.case.setting).items():
-        root = (
-            ROOT
-            / "data"
-            / f"stability-{trained.case.setting.replace(' ', '_')}-{name.replace(', ', '_')}".replace(" ", "_")
-        )
+        label = "".join(c if c.isalnum() else "_" for c in f"{trained.case.setting}-{name}")
+        root = ROOT / "data" / f"stability-{label}"
         words = [*SETTINGS[trained.case.setting], *changes, f"data.episodes={EPISODES}", f"data.seed={DEVELOPMENT}"]
         program("collect.py", *words, "data.disturbance=0", f"data.root={root}")
         data = module(trained.config, root, EPISODES)
@@ -176,11 +176,7 @@ def stability(trained: Trained, _options: argparse.Namespace) -> list[Row]:
             reference = first[number]
             same = cosine(summary, reference[0], dim=-1).mean()
             agree = np.mean([a == b for a, b in zip(decided, reference[1], strict=True)])
-            right = (
-                decided == [*first[number][1]]
-                if int(batch.cue[0]) < 0
-                else trained.templates.correct(chunks[None], batch)[0]
-            )
+            right = trained.templates.correct(chunks.unsqueeze(0), batch)[0]
             entries.append([float(churn), float(entropy), float(occupancy), float(same), float(agree), float(right)])
         keys = ("churn", "write_entropy", "occupancy", "readout_consistency", "decision_consistency", "branch_accuracy")
         mean = dict(zip(keys, np.mean(entries, axis=0).tolist(), strict=True))
@@ -188,25 +184,31 @@ def stability(trained: Trained, _options: argparse.Namespace) -> list[Row]:
     return rows
 
 
-def landmarks(phase: Tensor) -> Tensor | None:
-    """Ticks, evenly spaced in each phase, at which the probe looks; None where a phase is missing."""
-    out = []
-    for value in range(4):
-        ticks = (phase == value).nonzero()[:, 0]
-        if len(ticks) == 0:
-            return None
-        out.append(ticks[torch.linspace(0, len(ticks) - 1, LANDMARKS).round().long()])
-    return torch.cat(out)
+def landmarks(phase: Tensor, phases: list[int]) -> Tensor | None:
+    """Ticks, evenly spaced in each of `phases`, at which the probe looks; None where one is missing.
+
+    With two branches a phase comes twice, and only what belongs to the first is taken.
+    """
+    branch = (phase == Phase.BRANCH).nonzero()[:, 0]
+    if len(branch) == 0:
+        return None
+    ends = (phase[branch[0] :] != Phase.BRANCH).nonzero()[:, 0]
+    phase = phase[: int(branch[0]) + int(ends[0])] if len(ends) else phase
+    ticks = [(phase == value).nonzero()[:, 0] for value in phases]
+    if not all(len(own) for own in ticks):
+        return None
+    return torch.cat([own[torch.linspace(0, len(own) - 1, LANDMARKS).round().long()] for own in ticks])
 
 
 def probe(trained: Trained, _options: argparse.Namespace) -> list[Row]:
     """Held-out accuracy of a linear map to the cue, from the slots and, as a control, from the present content."""
-    splits = []
+    first = trained.data.episodes.batch(trained.data.train_numbers[:1]).phase[0]
+    phases, splits = sorted(set(first.tolist())), []
     for numbers in (trained.data.train_numbers, trained.data.held_out_numbers):
         slots, content, cues = [], [], []
         for number in numbers:
             batch = trained.data.episodes.batch([number])
-            at = landmarks(batch.phase[0])
+            at = landmarks(batch.phase[0], phases)
             if at is None:
                 continue
             evidence = trained.agent.gather(batch.images, batch.states)[1]
@@ -216,8 +218,8 @@ def probe(trained: Trained, _options: argparse.Namespace) -> list[Row]:
         splits.append((torch.stack(slots), torch.stack(content), torch.tensor(cues)))
     (train_slots, train_content, train_cue), (test_slots, test_content, test_cue) = splits
     rows = []
-    for index in range(4 * LANDMARKS):
-        row: Row = {"phase": index // LANDMARKS, "place": index % LANDMARKS / (LANDMARKS - 1)}
+    for index in range(len(phases) * LANDMARKS):
+        row: Row = {"phase": phases[index // LANDMARKS], "place": index % LANDMARKS / (LANDMARKS - 1)}
         for name, given, asked in (("slots", train_slots, test_slots), ("content", train_content, test_content)):
             row[name] = linear_accuracy(given[:, index], train_cue, asked[:, index], test_cue)
         rows.append({**row, "episodes": len(test_cue), "chance": 1 / len(train_cue.unique())})
@@ -246,20 +248,18 @@ def linear_accuracy(given: Tensor, labels: Tensor, asked: Tensor, answers: Tenso
 
 
 def interventions(trained: Trained, options: argparse.Namespace) -> list[Row]:
-    """Branch accuracy, and how often the other cue's branch was taken, before and after each intervention."""
+    """How often the own and how often a wrong branch is taken, untouched and after each intervention."""
     env = make_env(trained.config.env.id, env_options(trained.config.env))
-    env.unwrapped.camera_period = 1
-    rows = []
+    if hasattr(env.unwrapped, "camera_period"):
+        env.unwrapped.camera_period = trained.agent.tick_every
     first = trained.config.evaluation.seed
-    for kind in INTERVENTIONS:
-        pairs = [intervene(trained.agent, env, seed, kind) for seed in range(first, first + options.episodes)]
-        row: Row = {"intervention": kind, "episodes": len(pairs)}
-        for name, results in zip(("untouched", kind), zip(*pairs, strict=True), strict=True):
-            key = "untouched" if name == "untouched" else "changed"
-            row[f"{key}_right"] = float(np.mean([r.branch_correct == 1 for r in results]))
-            row[f"{key}_wrong"] = float(np.mean([r.branch_correct == 0 for r in results]))
-        rows.append(row)
+    results = [intervene(trained.agent, env, seed, INTERVENTIONS) for seed in range(first, first + options.episodes)]
     env.close()
+    rows: list[Row] = []
+    for kind in ("untouched", *INTERVENTIONS):
+        decided = np.array([result[kind].branch_correct for result in results])
+        own, wrong = float((decided == 1).mean()), float((decided == 0).mean())
+        rows.append({"intervention": kind, "episodes": len(decided), "own_branch": own, "wrong_branch": wrong})
     return rows
 
 

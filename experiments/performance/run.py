@@ -17,6 +17,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,7 @@ from trace_il.config import (  # noqa: E402
 )
 from trace_il.data.episodes import EpisodeBatch  # noqa: E402
 from trace_il.learn import ImitationModule  # noqa: E402
-from trace_il.memory.base import Evidence  # noqa: E402
+from trace_il.memory.base import Evidence, Readout  # noqa: E402
 from trace_il.memory.teacher import AttentionTeacher  # noqa: E402
 from trace_il.parallel import core_count  # noqa: E402
 from trace_il.scores import write_results  # noqa: E402
@@ -169,92 +171,105 @@ def random_batch(config: TrainConfig, episodes: int, ticks: int, size: int) -> E
     )
 
 
-def training(rounds: int) -> list[Row]:
-    """Optimiser steps on both cores: samples (targets) a second and images encoded a sample."""
-    torch.set_num_threads(core_count())
-    size, history = 64, 16
-    ticks = STEPS // 5
+def training_step(memory: str, history: int = 0) -> tuple[Callable[[], None], int]:
+    """One optimiser step of a batch at 64 px, and its samples.
 
-    def stepper(memory: str, batch: EpisodeBatch, config: TrainConfig, agent: Agent, last_only: bool) -> Any:
-        m = agent.memory
-        teacher = None if last_only else AttentionTeacher(m.content_dim, m.address_dim, m.slots, m.width).to(DEVICE)
-        settings = dataclasses.replace(config.trainer, clear_share=0.0)
-        module = ImitationModule(agent, teacher, None, None, settings, 0).to(DEVICE).train()  # type: ignore[arg-type]
-        optimiser = module.configure_optimizers()["optimizer"]
+    Args:
+        history: if positive, so many frames before each target are encoded for it alone, as the reference does;
+            else whole episodes are scanned, every tick is a target, and there is an attention teacher.
+    """
+    config, agent = make_agent(memory, "act", 64)
+    parts = agent.memory
+    teacher = AttentionTeacher(parts.content_dim, parts.address_dim, parts.slots, parts.width).to(DEVICE)
+    settings = dataclasses.replace(config.trainer, clear_share=0.0)
+    module = ImitationModule(agent, None if history else teacher, None, None, settings, 0)  # type: ignore[arg-type]
+    module.to(DEVICE).train()
+    optimiser = module.configure_optimizers()["optimizer"]
+    batch = random_batch(config, *((16, history + 1) if history else (4, STEPS // 5)), 64)
 
-        def step() -> None:
-            if last_only:  # the history is encoded for this one target, as the reference does
-                features, _, readout = agent.scan(batch.images, batch.states)
-                rows = features.unflatten(0, batch.valid.shape)[:, -1]
-                final = type(readout)(*(part[:, -1] for part in readout))
-                target = agent.targets(batch.actions[:, -1:], batch.states[:, -1:])[:, 0]
-                loss = agent.policy.loss(rows, [final], target, batch.is_pad[:, -1]).errors[0].mean()
-            else:
-                loss = torch.stack(list(module.losses(batch)[0].values())).sum()
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
+    def loss() -> torch.Tensor:
+        if not history:
+            return torch.stack(list(module.losses(batch)[0].values())).sum()
+        features, _, readout = agent.scan(batch.images, batch.states)
+        last = features.unflatten(0, batch.valid.shape)[:, -1]
+        final = Readout(*(part[:, -1] for part in readout))
+        target = agent.targets(batch.actions[:, -1:], batch.states[:, -1:])[:, 0]
+        return agent.policy.loss(last, [final], target, batch.is_pad[:, -1]).errors[0].mean()
 
-        return step
+    def step() -> None:
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=DEVICE.type == "cuda"):
+            value = loss()
+        optimiser.zero_grad()
+        value.backward()
+        optimiser.step()
 
-    calls, samples, images = {}, {}, {}
-    for memory in ("trace", "none"):
-        config, agent = make_agent(memory, "act", size)
-        batch = random_batch(config, 4, ticks, size)
-        calls[memory] = stepper(memory, batch, config, agent, False)
-        samples[memory], images[memory] = 4 * ticks, len(CAMERAS)
-    config, agent = make_agent("trace", "act", size)
-    name = f"trace, {history} frames encoded for each target"
-    calls[name] = stepper("trace", random_batch(config, 16, history + 1, size), config, agent, True)
-    samples[name], images[name] = 16, len(CAMERAS) * (history + 1)
-    times = milliseconds(calls, max(6, rounds // 30))
-    speed = {name: 1e3 * samples[name] / float(np.median(values)) for name, values in times.items()}
-    rows: list[Row] = []
-    for name, value in speed.items():
-        row = {"training": name, "device": DEVICE.type, "samples_per_second": value, "ratio": speed["trace"] / value}
-        rows.append(row | {"images_encoded_per_sample": images[name], "step_ms": float(np.median(times[name]))})
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return step, 16 if history else batch.valid.numel()
+
+
+def peak_memory(memory: str) -> float:
+    """GiB that a process needs at most for a few training steps: of the GPU, else resident."""
+    step, _ = training_step(memory)
+    for _ in range(3):
+        step()
     if DEVICE.type == "cuda":
-        peak = torch.cuda.max_memory_allocated() / 2**30
-    rows.append({"training": "peak memory", "device": DEVICE.type, "GiB": peak})
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def training(rounds: int) -> list[Row]:
+    """Samples (targets) a second on all cores, images encoded a sample, peak memory."""
+    torch.set_num_threads(core_count())
+    history = 16
+    arms = {"trace": ("trace", 0), "none": ("none", 0), f"trace, {history} frames for each target": ("trace", history)}
+    steps = {name: training_step(*arm) for name, arm in arms.items()}
+    times = milliseconds({name: step for name, (step, _) in steps.items()}, max(6, rounds // 30))
+    speed = {name: 1e3 * steps[name][1] / float(np.median(values)) for name, values in times.items()}
+    rows: list[Row] = []
+    for name, (memory, frames_before) in arms.items():
+        row = {"training": name, "device": DEVICE.type, "samples_per_second": speed[name]}
+        row |= {"trace_over_this": speed["trace"] / speed[name], "step_ms": float(np.median(times[name]))}
+        row |= {"images_encoded_per_sample": len(CAMERAS) * (frames_before + 1)}
+        if not frames_before:
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+                row["peak_GiB"] = pool.submit(peak_memory, memory).result()
+        rows.append(row)
     return rows
 
 
 def signatures(rounds: int) -> list[Row]:
-    """Depth 3, 17 channels: 64 episodes of 400 steps at once, and one more step of one path."""
+    """Depth 3, 17 channels, float32 (iisignature: float64): 64 paths of 400 points at once; one more point of one."""
     import iisignature
     import pysiglib
 
-    torch.set_num_threads(core_count())
+    cores = core_count()
+    torch.set_num_threads(cores)
     rng = np.random.default_rng(0)
     path = torch.from_numpy(rng.standard_normal((64, 400, CHANNELS)).cumsum(1).astype(np.float32) * 0.05)
     wide, here = path.double().numpy(), path.to(DEVICE)
 
-    def streamed_by_pysiglib(paths: torch.Tensor) -> None:
-        stream = pysiglib.SigStream(CHANNELS, 3)
-        for point in range(paths.shape[1]):
-            stream.push(paths[:, point])
+    def streamed_by_pysiglib() -> None:
+        stream = pysiglib.SigStream(CHANNELS, 3, n_jobs=cores)
+        stream.push_batch(path)
         stream.sig_all()
 
     calls: dict[str, Callable[[], Any]] = {
-        "ours": lambda: sig.prefix_signature(here, 3),
-        "iisignature": lambda: [iisignature.sig(one, 3, 2) for one in wide],
-        "pysiglib, one path after another from the start": lambda: [
-            pysiglib.signature(path[:, :n].contiguous(), 3, n_jobs=core_count()) for n in range(20, 401, 20)
-        ],
+        f"ours, {cores} threads or {DEVICE.type}": lambda: sig.prefix_signature(here, 3),
+        "ours, every 5th prefix": lambda: sig.prefix_signature(here, 3, 5),
+        "iisignature, one thread": lambda: [iisignature.sig(one, 3, 2) for one in wide],
+        f"pysiglib SigStream, {cores} jobs": streamed_by_pysiglib,
     }
     times = {name: float(np.median(v)) for name, v in milliseconds(calls, max(5, rounds // 60)).items()}
-    rows = [{"prefixes of 64 x 400": name, "ms": ms, "over_ours": ms / times["ours"]} for name, ms in times.items()]
-    # pysiglib has no prefixes: it was given every 20th alone.
+    ours = next(iter(times.values()))
+    rows = [{"prefixes of 64 x 400": name, "ms": ms, "over_ours": ms / ours} for name, ms in times.items()]
     one, points = path[:1], path.shape[1]
     xi, step = sig.signature(one, 3), torch.randn(1, CHANNELS)
     stream = pysiglib.SigStream(CHANNELS, 3)
-    for point in one[0]:
-        stream.push(point.double().numpy())
+    for point in wide[0]:
+        stream.push(point)
 
     def push() -> None:
-        stream.push(one[0, -1].double().numpy())
-        stream.sig(0, stream.end_index())
+        stream.push(wide[0, -1])
+        stream.sig(0, stream.end_index)
 
     torch.set_num_threads(1)
     online = {
@@ -264,14 +279,11 @@ def signatures(rounds: int) -> list[Row]:
         f"iisignature, {points} points from the start": lambda: iisignature.sig(wide[0], 3),
     }
     times = {name: float(np.median(v)) for name, v in milliseconds(online, rounds).items()}
-    return rows + [{"one more step": name, "ms": ms, "over_ours": ms / times["ours"]} for name, ms in times.items()]
+    return rows + [{"one more point": name, "ms": ms, "over_ours": ms / times["ours"]} for name, ms in times.items()]
 
 
 def environment(rounds: int) -> list[Row]:
-    """Steps a second of Medicine under random small commands: physics alone, cameras each step, cameras at ticks."""
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
-
+    """Steps a second of Medicine while it holds its first pose: physics alone, cameras each step, cameras at ticks."""
     rows: list[Row] = []
     for processes in (1, 2):
         for name, period in (("physics alone", 10**9), ("three 64 px cameras", 1), ("cameras every 5th step", 5)):

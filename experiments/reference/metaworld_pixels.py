@@ -34,6 +34,7 @@ class MetaWorldPixels(gymnasium.Env):
         size = {"width": image_size, "height": image_size}
         self.env = ALL_V3_ENVIRONMENTS[task](render_mode="rgb_array", camera_name="corner2", **size)
         self.env._set_task_called, self.env._partially_observable = True, False
+        del self.env.sawyer_observation_space  # made for a hidden goal, and cached
         self.env._freeze_rand_vec, self.env.seeded_rand_vec = False, True
         self.env.model.cam("corner2").pos[:] = 0.75, 0.075, 0.7  # nearer, as usual for pictures of this size
         self.task, self.horizon, self.task_description = task, horizon, task

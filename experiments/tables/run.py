@@ -6,7 +6,7 @@
 
 Every run is `python train.py ...` with the default configuration but for what its row says, on the same
 demonstrations, steps and evaluation seeds. Finished runs are not repeated, interrupted ones continue. Writes
-results/<table>.json; `python experiments/report.py tables` makes tables and plots from them.
+results/<table>-<setting>.json; `python experiments/report.py tables` makes tables and plots from them.
 """
 
 import argparse
@@ -57,19 +57,24 @@ def main() -> None:
         labels |= {f"parameters_{part}": count for part, count in summary["training"]["parameters"].items()}
         return score_rows(labels, case.memory, summary)
 
+    wanted: dict[str, list[Case]] = {}
     for table in options.tables:
-        wanted = [case for case in cases(table, options.seeds) if case.setting in options.settings]
-        wanted = [case for case in wanted if case.policy in options.policies]
-        wanted = [case for case in wanted if options.arms is None or case.memory in options.arms]
-        if not wanted:
-            parser.error(f"nothing of the table {table} is left; its settings and arms are in {Path(__file__).name}")
-        for setting in {case.setting for case in wanted}:  # once, by all cores; the runs then find them
-            collect(setting)
+        own = [case for case in cases(table, options.seeds) if case.setting in options.settings]
+        own = [case for case in own if case.policy in options.policies]
+        wanted[table] = [case for case in own if options.arms is None or case.memory in options.arms]
+        if not wanted[table]:
+            parser.error(f"nothing of the table {table} is left; settings and arms are in experiments/runs.py")
+    for setting in sorted({case.setting for own in wanted.values() for case in own}):
+        collect(setting)
+    for table, own in wanted.items():
 
         def write(rows: dict[Case, list[Row]], table: str = table) -> None:
-            write_results(HERE / f"results/{table}.json", options.seeds, [row for own in rows.values() for row in own])
+            for setting in {case.setting for case in rows}:
+                label = "".join(c if c.isalnum() else "_" for c in setting)
+                lines = [row for case in rows if case.setting == setting for row in rows[case]]
+                write_results(HERE / f"results/{table}-{label}.json", options.seeds, lines)
 
-        in_parallel(wanted, options.jobs, do, write)
+        in_parallel(own, options.jobs, do, write)
 
 
 if __name__ == "__main__":

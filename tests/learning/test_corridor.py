@@ -45,7 +45,7 @@ def test_decision_follows_the_memory_when_slots_are_swapped(folder):
     """The trained policy of the test above takes the other cue's door when it is given the other cue's slots."""
     config, run = read_run(str(folder / "runs/trace"))
     agent, env = load_agent(run / "checkpoints/last.ckpt"), make_env(config.env.id, env_options(config.env))
-    pairs = [intervene(agent, env, seed, "swap") for seed in range(20)]
-    right = [changed for untouched, changed in pairs if untouched.branch_correct == 1]
+    pairs = [intervene(agent, env, seed, ["swap"]) for seed in range(20)]
+    right = [pair["swap"] for pair in pairs if pair["untouched"].branch_correct == 1]
     assert len(right) >= 18
     assert sum(changed.branch_correct == 0 for changed in right) >= 0.9 * len(right)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..environment import camera_sizes, channel_names, control_hz, make_env
+from ..environment import MAX_STEPS, camera_sizes, channel_names, control_hz, make_env
 from ..errors import UserError
 from ..files import atomic_write
 from ..parallel import parallel_map
@@ -63,11 +63,16 @@ def demonstrate(spec: CollectSpec, number: int) -> tuple[EncodedEpisode, int]:
         seed = spec.seed + number // cues + attempt * RETRY_STRIDE
         observation, info = env.reset(seed=seed, options={"cue": number % cues})
         expert = env.unwrapped.make_expert(spec.disturbance)
-        states, actions = [], []
+        states: list[np.ndarray] = []
+        actions: list[np.ndarray] = []
         frames: dict[str, list[np.ndarray]] = {camera: [] for camera in observation["pixels"]}
         labels: dict[str, list[int]] = {name: [] for name in ANNOTATIONS}
         done = False
         while not done:
+            if len(states) == MAX_STEPS:
+                raise UserError(
+                    f"an episode of {spec.env_id!r} did not end within {MAX_STEPS} steps; give it a time limit"
+                )
             states.append(observation["agent_pos"])
             for camera, image in observation["pixels"].items():
                 frames[camera].append(image)

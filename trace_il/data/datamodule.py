@@ -73,7 +73,7 @@ class EpisodeDataModule(pl.LightningDataModule):
         held_out = min(-(-held_out // together) * together, count - 1)
         self.train_numbers = list(range(count - held_out))
         self.held_out_numbers = list(range(count - held_out, count))
-        self.episodes = EpisodeDataset(self.dataset, FrameCache(self.dataset, progress), tick_every, chunk)
+        self.episodes = EpisodeDataset(self.dataset, FrameCache(self.dataset, progress), tick_every, chunk, together)
         self.batch_size, self.steps_per_epoch = batch_size, steps_per_epoch
         self.seed, self.num_workers, self.together = seed, num_workers, together
 

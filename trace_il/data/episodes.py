@@ -31,7 +31,7 @@ class EpisodeBatch:
     valid: Tensor  # bool (B, N): False on padded ticks
     cue: Tensor  # int64 (B,), -1 where the dataset has none; diagnostics only
     phase: Tensor  # int64 (B, N), -1 where the dataset has none; diagnostics only
-    number: Tensor  # int64 (B,): of the episode in the dataset
+    scene: Tensor  # int64 (B,): episodes that show one scene with different cues share it
 
     def to(self, device: torch.device) -> "EpisodeBatch":
         return EpisodeBatch(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
@@ -43,8 +43,11 @@ class EpisodeBatch:
 class EpisodeDataset:
     """Batches of episodes by their numbers."""
 
-    def __init__(self, dataset: DatasetReader, cache: FrameCache, tick_every: int, chunk: int) -> None:
+    def __init__(
+        self, dataset: DatasetReader, cache: FrameCache, tick_every: int, chunk: int, together: int = 1
+    ) -> None:
         self.dataset, self.cache, self.tick_every, self.chunk = dataset, cache, tick_every, chunk
+        self.together = together  # so many consecutive episodes show one scene
 
     def batch(self, numbers: list[int], offsets: list[int] | None = None) -> EpisodeBatch:
         """Episodes `numbers`, each from control step `offsets[i]` on (default 0), padded to the longest of them."""
@@ -76,5 +79,5 @@ class EpisodeDataset:
             if "cue" in data.labels:
                 cue[row] = data.labels["cue"][number][0]
         valid = ~is_pad.all(-1)
-        arrays = (images, states, actions, is_pad, valid, cue, phase, np.array(numbers))
+        arrays = (images, states, actions, is_pad, valid, cue, phase, np.array(numbers) // self.together)
         return EpisodeBatch(*(torch.from_numpy(array) for array in arrays))

@@ -50,6 +50,7 @@ class Memory(nn.Module):
         self.address_dim = address_dim
         self.slots = slots
         self.width = width
+        self.uses_address = True  # False: the signature is not computed, and the address is zero
 
     def init_state(self, reference: Tensor) -> Tensor:
         """State before the first tick, (B, K, d), on the device and of the dtype of `reference` (B, ...)."""
@@ -64,13 +65,13 @@ class Memory(nn.Module):
         raise NotImplementedError
 
     @torch.jit.unused
-    def keep(self, place: int, number: int, evidence: Evidence) -> None:
-        """Store training episode `number` at `place` < `demonstrations`: evidence of the whole episode, (N, ...)."""
+    def keep(self, place: int, scene: int, evidence: Evidence) -> None:
+        """Store a training episode at `place` < `demonstrations`: evidence of the whole episode, (N, ...)."""
         raise NotImplementedError
 
     @torch.jit.unused
-    def leave_out(self, numbers: Tensor) -> None:
-        """The episodes (B,) of the next scan in training, which must not find themselves. Default: nothing is kept."""
+    def leave_out(self, scenes: Tensor) -> None:
+        """Scenes (B,) of the next scan or step in training, not to be found in what was kept. Default: nothing is."""
 
     def auxiliary_losses(self, readout: Readout, valid: Tensor) -> dict[str, Tensor]:
         """Losses on the memory alone. `valid` (B, N) is False on padded ticks. Default: none."""

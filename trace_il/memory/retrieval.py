@@ -9,7 +9,8 @@ seen so far and by the path:
     z_t   = sum_k a_k m_k
 
 The bank holds the evidence of demonstrations under the present encoder; the learner fills it again every epoch. In
-training an episode does not find itself (`leave_out`).
+training an episode does not find its own scene (`leave_out`), neither itself nor the same scene with another cue: at
+deployment the scene is new.
 """
 
 import math
@@ -34,7 +35,8 @@ class RetrievalMemory(Memory):
 
     bank_keys: Tensor  # (M, Q + E): address and h of each entry
     bank_values: Tensor  # (M, 2 E): h, and the content `ahead` ticks later
-    bank_episode: Tensor  # (M,): number of the episode, -1 where the bank is not filled
+    bank_scene: Tensor  # (M,), -1 where the bank is not filled
+    left_out: Tensor  # scenes that are not to be found, (B,) or none
 
     def __init__(
         self,
@@ -58,14 +60,16 @@ class RetrievalMemory(Memory):
         size = demonstrations * entries
         self.register_buffer("bank_keys", torch.zeros(size, address_dim + content_dim))
         self.register_buffer("bank_values", torch.zeros(size, 2 * content_dim))
-        self.register_buffer("bank_episode", torch.full((size,), -1))
+        self.register_buffer("bank_scene", torch.full((size,), -1))
         self.left_out = torch.zeros(0, dtype=torch.long)
 
     def init_state(self, reference: Tensor) -> Tensor:
         return reference.new_zeros([reference.shape[0], 1, self.content_dim + 1])
 
     @torch.jit.unused
-    def keep(self, place: int, number: int, evidence: Evidence) -> None:
+    def keep(self, place: int, scene: int, evidence: Evidence) -> None:
+        if place == 0:
+            self.bank_scene.fill_(-1)
         ticks = evidence.content.shape[0]
         at = torch.linspace(0, ticks - 1, self.entries, device=evidence.content.device).round().long()
         count = torch.arange(1, ticks + 1, device=at.device).unsqueeze(-1)
@@ -74,14 +78,20 @@ class RetrievalMemory(Memory):
         self.bank_keys[rows] = torch.cat([evidence.address, history], dim=-1)[at].float()
         later = (at + self.ahead).clamp_max(ticks - 1)
         self.bank_values[rows] = torch.cat([history[at], evidence.content[later]], dim=-1).float()
-        self.bank_episode[rows] = number
+        self.bank_scene[rows] = scene
 
     @torch.jit.unused
-    def leave_out(self, numbers: Tensor) -> None:
-        self.left_out = numbers
+    def leave_out(self, scenes: Tensor) -> None:
+        self.left_out = scenes
 
-    def _read(self, address: Tensor, history: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(B, [N,] Q), (B, [N,] E), entries not to be found (M,) or (B, 1, M) -> slots, summary, weights, query."""
+    def _read(self, address: Tensor, history: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(B, [N,] Q), (B, [N,] E) -> slots, summary, weights, query."""
+        hidden = self.bank_scene < 0
+        if self.training and self.left_out.shape[0] > 0:
+            if self.left_out.shape[0] != history.shape[0]:
+                raise ValueError(f"{self.left_out.shape[0]} scenes were left out, but {history.shape[0]} episodes came")
+            own = self.left_out.to(self.bank_scene.device).unsqueeze(-1) == self.bank_scene
+            hidden = hidden | (own.unsqueeze(1) if history.dim() == 3 else own)
         query = self.query(torch.cat([address, history], dim=-1))
         logits = query @ self.key(self.bank_keys).transpose(0, 1) / math.sqrt(self.width)
         best, index = logits.masked_fill(hidden, -1e4).topk(self.slots, dim=-1)
@@ -92,16 +102,12 @@ class RetrievalMemory(Memory):
     def step(self, state: Tensor, evidence: Evidence) -> tuple[Tensor, Readout]:
         seen = state[:, 0, -1:] + 1
         history = state[:, 0, :-1] + (evidence.content - state[:, 0, :-1]) / seen
-        slots, summary, weights, query = self._read(evidence.address, history, self.bank_episode < 0)
+        slots, summary, weights, query = self._read(evidence.address, history)
         state = torch.cat([history, seen], dim=-1).unsqueeze(1)
         return state, Readout(slots, summary, evidence.address, weights, weights, torch.zeros_like(weights), query)
 
     def scan(self, evidence: Evidence) -> Readout:
         count = torch.arange(1, evidence.content.shape[1] + 1, device=evidence.content.device)
         history = evidence.content.cumsum(1) / count.unsqueeze(-1)
-        hidden = self.bank_episode < 0
-        if self.training and self.left_out.shape[0] == history.shape[0]:
-            own = self.left_out.to(self.bank_episode).unsqueeze(-1) == self.bank_episode
-            hidden = (hidden | own).unsqueeze(1)
-        slots, summary, weights, query = self._read(evidence.address, history, hidden)
+        slots, summary, weights, query = self._read(evidence.address, history)
         return Readout(slots, summary, evidence.address, weights, weights, torch.zeros_like(weights), query)
