@@ -130,7 +130,9 @@ class Cable(Task):
         hand.to(266, *dock, high, opened).to(274, *dock, low, opened).to(277, *dock, low, closed)
         hand.through(286, *dock, high, closed).to(300, *port, high - 0.02, closed)
         hand.to(307, *port, low + 0.004, closed).to(309, *port, low + 0.004, opened).to(320, *port, high + 0.04, opened)
-        return Script(tracks[0], tracks[1], Track(np.zeros(3)), (DOWN, DOWN), 94, 254, ((18, 84), (254, 320)))
+        # Pushes go on between grasps and releases: the way back must be in the demonstrations.
+        calm = ((22, 40), (57, 76), (262, 280), (293, 312))
+        return Script(tracks[0], tracks[1], Track(np.zeros(3)), (DOWN, DOWN), 94, 254, calm)
 
     def check(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, progress: Progress) -> None:
         plug = data.geom("plug").xpos

@@ -23,6 +23,7 @@ CLOTH, WIDTH, VERTICES = 0.14, 0.11, 6  # height and width of the cloth, m; vert
 BRUSH = np.array([0.36, 0.22])
 BASKET, SHELF = np.array([0.30, 0.42]), np.array([0.30, -0.40])
 SHELF_TOP = 0.02  # above the table, m
+NOTCH = 0.024  # half the width of the notches that the bar lies in, m
 PEG = 0.035  # height of the middle of the peg above the bar, m
 WOOD, GRAY, STEEL = (0.7, 0.6, 0.45, 1), (0.45, 0.47, 0.5, 1), (0.75, 0.75, 0.78, 1)
 GARMENT = f"""
@@ -66,7 +67,7 @@ class Laundry(Task):
                         rack,
                         f"{name}_{side}_{edge}",
                         (0.003, 0.005, 0.008),
-                        (edge * 0.017, foot, 2 * half + 0.008),
+                        (edge * NOTCH, foot, 2 * half + 0.008),
                         STEEL,
                     )
         add_box(world, "brush", (0.04, 0.008, 0.06), (*BRUSH, TABLE + 0.06), (0.9, 0.6, 0.1, 1))
@@ -98,18 +99,18 @@ class Laundry(Task):
         tracks = [Track(np.array([*(home + layout["start"][i]), opened])) for i, home in enumerate(homes)]
         hand, other = tracks[cue], tracks[1 - cue]
         back = np.array([0.10, 0])  # out of a rack's plane before going sideways: the cloth hangs between the posts
-        hand.to(16, *origin, grip + 0.07, opened).to(26, *origin, grip, opened).to(29, *origin, grip, closed)
-        hand.through(36, *origin, grip + 0.04, closed).through(45, *origin - back, grip + 0.05, closed)
-        hand.through(57, *centre - back, grip + 0.05, closed).to(66, *centre, grip + 0.04, closed)
-        hand.to(72, *centre, grip - 0.004, closed).to(74, *centre, grip - 0.004, opened)
-        hand.to(79, *centre, grip + 0.07, opened).to(91, *homes[cue], opened)
-        other.to(50, *homes[1 - cue], opened).hold(91)
+        hand.to(18, *origin, grip + 0.10, opened).to(30, *origin, grip, opened).to(33, *origin, grip, closed)
+        hand.through(40, *origin, grip + 0.04, closed).through(48, *origin - back, grip + 0.05, closed)
+        hand.through(60, *centre - back, grip + 0.05, closed).to(69, *centre, grip + 0.04, closed)
+        hand.to(75, *centre, grip - 0.004, closed).to(77, *centre, grip - 0.004, opened)
+        hand.to(82, *centre, grip + 0.07, opened).to(92, *homes[cue], opened)
+        other.to(50, *homes[1 - cue], opened).hold(92)
         for number, track in enumerate(tracks):  # the shared segment: both hands wander alike for both cues
             sign = 1 - 2 * number
             track.to(140, 0.27, sign * 0.28, 0.76, opened).to(190, 0.32, sign * 0.26, 0.70, opened)
-            track.to(250, 0.30, sign * 0.27, 0.74, opened)
-        hand.to(260, *centre, grip + 0.06, opened).to(267, *centre, grip, opened).to(269, *centre, grip, closed)
-        hand.through(276, *centre, grip + 0.04, closed).through(284, *centre - back, grip + 0.04, closed)
+            track.to(252, 0.30, sign * 0.27, 0.74, opened)
+        hand.to(260, *centre, grip + 0.09, opened).to(268, *centre, grip, opened).to(271, *centre, grip, closed)
+        hand.through(278, *centre, grip + 0.04, closed).through(285, *centre - back, grip + 0.04, closed)
         if cue == 0:
             hand.through(298, *BRUSH - (0, 0.02), grip - 0.03, closed).to(310, *BASKET, grip, closed)
             hand.to(318, *BASKET, TABLE + 0.10, closed).to(320, *BASKET, TABLE + 0.10, opened)
@@ -119,7 +120,9 @@ class Laundry(Task):
             hand.to(316, *SHELF - (0.04, 0), TABLE + SHELF_TOP + 0.02 + PEG, closed)
             hand.to(318, *SHELF - (0.04, 0), TABLE + SHELF_TOP + 0.02 + PEG, opened)
             hand.to(330, *SHELF - (0.04, 0), grip + 0.05, opened)
-        return Script(tracks[0], tracks[1], Track(np.zeros(3)), (DOWN, DOWN), 91, 250, ((14, 84), (250, 330)))
+        # Pushes go on between grasps and releases: the way back must be in the demonstrations.
+        calm = ((18, 46), (58, 80), (254, 282), (302, 324))
+        return Script(tracks[0], tracks[1], Track(np.zeros(3)), (DOWN, DOWN), 92, 252, calm)
 
     def check(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, progress: Progress) -> None:
         bar = data.body("garment_body").xpos
@@ -127,7 +130,7 @@ class Laundry(Task):
         in_hand = held(model, data, "garment_body")
         lifted = bar[2] > TABLE + RACK_HEIGHT + 0.03
         progress.reach("garment_taken", bool(lifted))
-        at_centre = np.abs(bar - (*layout["racks"][2], TABLE + RACK_HEIGHT)).max() < 0.02
+        at_centre = np.abs(bar - (*layout["racks"][2], TABLE + RACK_HEIGHT)).max() < 0.025
         progress.reach("garment_hung", bool(at_centre and not in_hand))
         progress.cue_seen = True
         home = min(abs(data.site(f"{side}_grip").xpos[1]) for side in ("left", "right")) > 0.2

@@ -84,7 +84,7 @@ class Tool(Task):
         opened, closed = FINGER_OPEN, 0.0
         x, y = layout["object"]
         base = Track(layout["base"], linear=True)
-        base.to(20, 0, 0, 0).hold(72).to(246, LANE_END, 0, 0)
+        base.to(20, 0, 0, 0).hold(72).to(236, LANE_END, 0, 0)
         above = TOP + 0.17
         right = Track(np.array([*(np.array([0.30, -0.24, 0.62]) + layout["start"][1]), opened]))
         right.to(22, x, y, above, opened).to(46, x, y, TOP + 0.03, opened).to(50, x, y, TOP + 0.03, closed)
@@ -94,21 +94,23 @@ class Tool(Task):
         left.to(60, 0.28, 0.22, 0.66, opened).to(160, 0.32, 0.26, 0.70, opened)
         right.to(150, 0.32, -0.26, 0.70, opened)
         hands = (left, right)
+        high, grip = TOP + 0.23, TOP + 0.02 + HANDLE_HALF + 0.01
         places = layout["tools"] - (LANE_END, 0)
         for number, hand in enumerate(hands):  # above the middle of its tools, whichever is right
-            hand.to(246, *places[number::2].mean(0), above, opened)
-        grip = TOP + 0.02 + HANDLE_HALF + 0.01
+            hand.to(236, *places[number::2].mean(0), high, opened)
         aside = 10 if self.cue_values > 2 else 0  # steps in which a hand that has a choice goes above its tool
-        for number, begin in ((cue, 246), (second_tool(cue), 272 + aside)):
+        for number, begin in ((cue, 236), (second_tool(cue), 264 + aside)):
             hand, place = hands[number % 2], places[number]
-            if begin > 246:
+            if begin > 236:
                 hand.hold(begin)
             if aside:
-                hand.to(begin + aside, *place, above, opened)
+                hand.to(begin + aside, *place, high, opened)
             begin += aside
-            hand.to(begin + 14, *place, grip, opened).to(begin + 17, *place, grip, closed)
-            hand.to(begin + 26, *place, above, closed)
-        return Script(left, right, base, (DOWN, DOWN), 72, 246, ((28, 74), (246, 310 + 2 * aside)))
+            hand.to(begin + 20, *place, grip, opened).to(begin + 23, *place, grip, closed)
+            hand.to(begin + 32, *place, TOP + 0.17, closed)
+        # Pushes go on until the hands are above what they grasp: the way back must be in the demonstrations.
+        calm = ((31, 54), (60, 74), (238, 290 + 2 * aside))
+        return Script(left, right, base, (DOWN, DOWN), 72, 236, calm)
 
     def check(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, progress: Progress) -> None:
         thing = data.body("object").xpos
