@@ -1,6 +1,7 @@
 """Diffusion policy: the chunk is denoised from noise, given the present and the past (Chi et al. 2023).
 
     condition c = pool(camera and state tokens) + time(k) + adapter(readout)               DiffusionAdapter
+    f(x_k, c)   also attends to the camera and state tokens: where a thing is does not fit into one vector
     training    x_k = sqrt(abar_k) x_0 + sqrt(1 - abar_k) noise,  loss = masked (f(x_k, c) - x_0)^2
     sampling    DDIM without noise (Song et al. 2021, eq. 12), `sampling_steps` of the `diffusion_steps`
 
@@ -39,7 +40,10 @@ def sinusoidal(position: Tensor, width: int) -> Tensor:
 
 
 class ModulatedBlock(nn.Module):
-    """Self-attention and a two-layer map, both scaled, shifted and gated by the condition; starts as the identity."""
+    """Self-attention, attention to the present and a two-layer map.
+
+    The first and the last are scaled, shifted and gated by the condition, and start as the identity.
+    """
 
     def __init__(self, width: int, heads: int, feedforward: int) -> None:
         super().__init__()
@@ -47,18 +51,26 @@ class ModulatedBlock(nn.Module):
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
+        self.cross_norm = nn.LayerNorm(width)
+        self.cross_query = nn.Linear(width, width)
+        self.cross_key_value = nn.Linear(width, 2 * width)
+        self.cross_out = nn.Linear(width, width)
         self.feedforward = nn.Sequential(nn.Linear(width, feedforward), nn.GELU(), nn.Linear(feedforward, width))
         self.modulation = nn.Linear(width, 6 * width)
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Tokens (B, T, W) and condition (B, W) -> tokens."""
+    def forward(self, x: Tensor, condition: Tensor, present: Tensor) -> Tensor:
+        """Tokens of the chunk (B, T, W), condition (B, W), tokens of the present (B, S, W) -> tokens of the chunk."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(condition).unsqueeze(1).chunk(6, dim=-1)
         hidden = self.norm(x) * (1 + scale1) + shift1
         query, key, value = self.qkv(hidden).unflatten(-1, [3, self.heads, -1]).permute(2, 0, 3, 1, 4).unbind(0)
         attended = nn.functional.scaled_dot_product_attention(query, key, value)
         x = x + gate1 * self.out(attended.transpose(1, 2).flatten(2))
+        query = self.cross_query(self.cross_norm(x)).unflatten(-1, [self.heads, -1]).transpose(1, 2)
+        key, value = self.cross_key_value(present).unflatten(-1, [2, self.heads, -1]).permute(2, 0, 3, 1, 4).unbind(0)
+        attended = nn.functional.scaled_dot_product_attention(query, key, value)
+        x = x + self.cross_out(attended.transpose(1, 2).flatten(2))
         return x + gate2 * self.feedforward(self.norm(x) * (1 + scale2) + shift2)
 
 
@@ -121,24 +133,31 @@ class DiffusionPolicy(Policy):
         self.register_buffer("times", times, persistent=False)
 
     def _present(self, features: Tensor) -> Tensor:
-        """Tokens of the present (B, T, W) -> (B, W)."""
+        """Tokens of the present (B, S, W) -> (B, 1 + S, W), the first of which pools the others."""
         query = self.present.expand(features.shape[0], -1, -1)
-        return self.encoder(torch.cat([query, features], dim=1))[:, 0]
+        return self.encoder(torch.cat([query, features], dim=1))
 
-    def _denoise(self, noisy: Tensor, time: Tensor, given: Tensor) -> Tensor:
-        """Noisy chunk (B, H, A), noise level (B,) in 1..steps, what is known (B, W) -> clean chunk (B, H, A)."""
-        condition = nn.functional.gelu(given + self.time(sinusoidal(time, self.width)))
+    def _denoise(self, noisy: Tensor, time: Tensor, present: Tensor, past: Tensor) -> Tensor:
+        """Clean chunk (B, H, A).
+
+        Args:
+            noisy: chunk (B, H, A).
+            time: noise level (B,), 1 to `diffusion_steps`.
+            present: (B, 1 + S, W).
+            past: what the adapter makes of the memory, (B, W).
+        """
+        condition = nn.functional.gelu(present[:, 0] + past + self.time(sinusoidal(time, self.width)))
         x = self.embed(noisy.reshape(noisy.shape[0], self.position.shape[0], -1)) + self.position
         for block in self.blocks:
-            x = block(x, condition)
+            x = block(x, condition, present)
         return self.head(self.norm(x)).view(noisy.shape[0], self.chunk, self.action_dim)
 
     def act(self, features: Tensor, readout: Readout) -> Tensor:
-        given = self._present(features) + self.adapter(readout)
+        present, past = self._present(features), self.adapter(readout)
         x = self.start.unsqueeze(0).expand(features.shape[0], -1, -1)
         for index in range(self.times.shape[0] - 1):
             now, then = self.times[index], self.times[index + 1]
-            clean = self._denoise(x, now.expand(features.shape[0]), given)
+            clean = self._denoise(x, now.expand(features.shape[0]), present, past)
             noise = (x - self.signal[now].sqrt() * clean) / (1 - self.signal[now]).sqrt()
             x = self.signal[then].sqrt() * clean + (1 - self.signal[then]).sqrt() * noise
         return x
@@ -150,7 +169,7 @@ class DiffusionPolicy(Policy):
         time = torch.randint(1, self.diffusion_steps + 1, (len(target),), device=target.device)
         level = self.signal[time].view(-1, 1, 1)
         noisy = level.sqrt() * known + (1 - level).sqrt() * torch.randn_like(known)
-        chunks = [self._denoise(noisy, time, present + self.adapter(readout)) for readout in readouts]
+        chunks = [self._denoise(noisy, time, present, self.adapter(readout)) for readout in readouts]
         errors = [(chunk - target).square().mean(-1) for chunk in chunks]
         sample = chunks[0].detach() if self.training else self.act(features, readouts[0])
         return PolicyLoss(errors, {}, sample)
