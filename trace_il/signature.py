@@ -113,20 +113,22 @@ def prefix_signature(path: Tensor, depth: int, every: int = 1) -> Tensor:
     if stretches < 1:
         return path.new_zeros(path.shape[:-2] + (1, dim))
     steps = path.diff(dim=-2).narrow(-2, 0, stretches * every)
+    out = path.new_zeros(path.shape[:-2] + (stretches + 1, dim))
     below: list[Tensor] = []  # levels at the beginning of each step
-    levels: list[Tensor] = []
+    start = 0
     for level in range(1, depth + 1):
-        if level < depth or level == 1 or every == 1:
-            after = _level_increment(below, steps, level).cumsum(dim=-2)
-            zero = torch.zeros_like(after.narrow(-2, 0, 1))
-            below.append(torch.cat([zero, after.narrow(-2, 0, after.shape[-2] - 1)], dim=-2))
-            levels.append(after[..., every - 1 :: every, :])
-        else:
+        if level == depth and level > 1 and every > 1:
             left = _left_factor(below, steps, level).unflatten(-2, [stretches, every])
-            product = left.transpose(-1, -2) @ steps.unflatten(-2, [stretches, every])
-            levels.append(product.flatten(-2).cumsum(dim=-2))
-    prefixes = torch.cat(levels, dim=-1)
-    return torch.cat([torch.zeros_like(prefixes.narrow(-2, 0, 1)), prefixes], dim=-2)
+            after = (left.transpose(-1, -2) @ steps.unflatten(-2, [stretches, every])).flatten(-2).cumsum(dim=-2)
+        else:
+            after = _level_increment(below, steps, level).cumsum(dim=-2)
+            if level < depth:
+                zero = torch.zeros_like(after.narrow(-2, 0, 1))
+                below.append(torch.cat([zero, after.narrow(-2, 0, after.shape[-2] - 1)], dim=-2))
+            after = after[..., every - 1 :: every, :]
+        out.narrow(-2, 1, stretches).narrow(-1, start, after.shape[-1]).copy_(after)
+        start += after.shape[-1]
+    return out
 
 
 def signature(path: Tensor, depth: int) -> Tensor:

@@ -249,7 +249,8 @@ def signatures(rounds: int) -> list[Row]:
 
     def streamed_by_pysiglib() -> None:
         stream = pysiglib.SigStream(CHANNELS, 3, n_jobs=cores)
-        stream.push_batch(path)
+        for point in path.unbind(1):
+            stream.push(point)
         stream.sig_all()
 
     calls: dict[str, Callable[[], Any]] = {
