@@ -233,7 +233,7 @@ def test_bad_arguments():
         ("Corridor-v0", {"branches": 2, "delay": 12}, "delay must be at least 15"),
         ("DelayedEvidence-v0", {"task": "tea"}, "unknown task 'tea'"),
         ("DelayedEvidence-v0", {"image_size": 8}, r"image_size must be in 16\.\.640"),
-        ("DelayedEvidence-v0", {"task": "cable", "cue_values": 3}, r"cue_values of cable must be in 2\.\.2, got 3"),
+        ("DelayedEvidence-v0", {"task": "laundry", "cue_values": 3}, r"cue_values of laundry must be in 2\.\.2, got 3"),
         ("DelayedEvidence-v0", {"delay": 0.5}, r"delay must be in 1\.\.4, got 0.5"),
         ("DelayedEvidence-v0", {"factors": "none"}, "factors must be one of .* got 'none'"),
     ):

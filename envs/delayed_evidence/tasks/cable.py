@@ -1,9 +1,9 @@
 """Cable: dock a cable's plug in the middle and, much later, plug it into the port of the side it came from.
 
 The cable, a chain of links with elastic joints, is fixed to the table at its far end; its plug stands on the left
-or on the right. The hand of that side brings it to the dock. Later the same hand plugs it into the port of that side.
-The slack of the cable still bulges a little to the side it came from: part of the evidence stays in view. Fixed
-base, origin evidence, a deformable cable.
+or on the right. The hand of that side brings it to the dock. Later the same hand plugs it into the port of that side;
+with more than two cue values there are two places and two ports a side. The slack of the cable still bulges a little to
+the side it came from: part of the evidence stays in view. Fixed base, origin evidence, a deformable cable.
 """
 
 from typing import Any
@@ -18,9 +18,9 @@ from .base import Layout, Progress, Task, held
 
 TABLE = 0.40  # height of the table top, m
 ANCHOR = np.array([0.66, 0.0])
-PLACES = np.array([[0.44, 0.24], [0.44, -0.24]])  # of the plug, one a cue value
+PLACES = np.array([[0.44, 0.24], [0.44, -0.24], [0.56, 0.30], [0.56, -0.30]])  # of the plug, one a cue value
 DOCK = np.array([0.40, 0.0])
-PORTS = np.array([[0.54, 0.17], [0.54, -0.17]])
+PORTS = np.array([[0.54, 0.17], [0.54, -0.17], [0.36, 0.20], [0.36, -0.20]])
 LINKS, LINK = 14, 0.028  # number and length of the links, m
 RADIUS = 0.005  # of the cable, m
 PLUG_HALF = 0.03  # half the height of the plug, m
@@ -53,17 +53,22 @@ class Cable(Task):
     description = "dock the plug in the middle and later plug it into the port of the side that it came from"
     mobile = False
     horizon = 350
+    max_cue_values = len(PORTS)
     stages = (("plug", "plug_taken"), ("plug", "plug_docked"), ("plug", "port_reached"), ("plug", "plugged"))
     visual_only = False
     tables = ("table",)
     decoy_half = (0.014, 0.014, PLUG_HALF)
     decoy_colors = (WHITE,)
 
+    def sockets(self) -> list[str]:
+        """Bodies of the ports, and of the dock."""
+        return [*(f"port_{number}" for number in range(self.cue_values)), "dock"]
+
     def build(self, spec: mujoco.MjSpec) -> None:
         world = spec.worldbody
         add_box(world, "table", (0.30, 0.55, 0.02), (0.47, 0, TABLE - 0.02), (1, 1, 1, 1), material="table_0")
         add_box(world, "outlet", (0.03, 0.04, 0.03), (ANCHOR[0] + 0.03, 0, TABLE + 0.03), GRAY)
-        for name, place in zip(("port_0", "port_1", "dock"), (*PORTS, DOCK), strict=True):
+        for name, place in zip(self.sockets(), (*PORTS[: self.cue_values], DOCK), strict=True):
             socket = world.add_body(name=name, pos=(*place, TABLE))
             add_open_box(socket, name, (SOCKET_HALF, SOCKET_HALF), WALL, DARK if name != "dock" else GRAY)
         ball, capsule = mujoco.mjtJoint.mjJNT_BALL, mujoco.mjtGeom.mjGEOM_CAPSULE
@@ -96,12 +101,13 @@ class Cable(Task):
         return np.array([[[0.66, 0.25, top], [0.74, 0.5, top]], [[0.66, -0.5, top], [0.74, -0.25, top]]])
 
     def randomise(self, model: mujoco.MjModel, data: mujoco.MjData, factors: Factors) -> Layout:
-        sockets = np.stack([*PORTS, DOCK]) + factors.uniform(-0.015, 0.015, (3, 2))
-        for name, place in zip(("port_0", "port_1", "dock"), sockets, strict=True):
+        count = self.cue_values
+        sockets = np.stack([*PORTS[:count], DOCK]) + factors.uniform(-0.015, 0.015, (count + 1, 2))
+        for name, place in zip(self.sockets(), sockets, strict=True):
             model.body(name).pos[:2] = place
         return {
             "sockets": sockets,
-            "plug": PLACES + factors.uniform(-0.02, 0.02, (2, 2)),
+            "plug": PLACES[:count] + factors.uniform(-0.02, 0.02, (count, 2)),
             "start": factors.uniform(-0.015, 0.015, (2, 3)),
         }
 
@@ -113,16 +119,16 @@ class Cable(Task):
 
     def script(self, layout: Layout, cue: int) -> Script:
         opened, closed = FINGER_OPEN, 0.0
-        origin, dock, port = layout["plug"][cue], layout["sockets"][2], layout["sockets"][cue]
+        origin, dock, port, side = layout["plug"][cue], layout["sockets"][-1], layout["sockets"][cue], cue % 2
         low, high = TABLE + 0.045, TABLE + 0.12
         homes = [np.array([0.30, 0.28, 0.66]), np.array([0.30, -0.28, 0.66])]
         tracks = [Track(np.array([*(home + layout["start"][i]), opened])) for i, home in enumerate(homes)]
-        hand, other = tracks[cue], tracks[1 - cue]
+        hand, other = tracks[side], tracks[1 - side]
         hand.to(20, *origin, high + 0.04, opened).to(34, *origin, low, opened).to(37, *origin, low, closed)
         hand.through(46, *origin, high, closed).to(62, *dock, high, closed)
         hand.to(70, *dock, low + 0.002, closed).to(72, *dock, low + 0.002, opened)
-        hand.to(80, *dock, high + 0.04, opened).to(94, *homes[cue], opened)
-        other.to(50, *homes[1 - cue], opened).hold(94)
+        hand.to(80, *dock, high + 0.04, opened).to(94, *homes[side], opened)
+        other.to(50, *homes[1 - side], opened).hold(94)
         for number, track in enumerate(tracks):  # the shared segment: both hands wander alike for both cues
             sign = 1 - 2 * number
             track.to(140, 0.27, sign * 0.30, 0.74, opened).to(190, 0.32, sign * 0.27, 0.66, opened)
@@ -141,15 +147,16 @@ class Cable(Task):
         inside = np.abs(plug[:2] - layout["sockets"]).max(axis=1) < SOCKET_HALF
         down = plug[2] < TABLE + PLUG_HALF + 0.015 and upright
         progress.reach("plug_taken", bool(plug[2] > TABLE + PLUG_HALF + 0.04))
-        progress.reach("plug_docked", bool(inside[2] and down and not in_hand))
+        progress.reach("plug_docked", bool(inside[-1] and down and not in_hand))
         home = min(abs(data.site(f"{side}_grip").xpos[1]) for side in ("left", "right")) > 0.22
         progress.cue_seen = True
         progress.at_branch = progress.at_branch or (progress.cue_over and not home)
         progress.cue_over = progress.cue_over or bool(progress.stage >= 2 and home)
-        if progress.stage >= 2 and in_hand and progress.choice < 0 and abs(plug[1] - DOCK[1]) > 0.07:
-            progress.choice = 0 if plug[1] > 0 else 1
+        distance = np.linalg.norm(plug[:2] - layout["sockets"][:-1], axis=1)
+        if progress.stage >= 2 and in_hand and progress.choice < 0 and distance.min() < 2 * SOCKET_HALF:
+            progress.choice = int(distance.argmin())
         progress.reach("port_reached", bool(progress.choice == progress.cue and inside[progress.cue]))
         progress.reach("plugged", bool(inside[progress.cue] and down and not in_hand))
         hands = [data.site(f"{side}_grip").xpos for side in ("left", "right")]
         away = min(np.linalg.norm(hand - plug) for hand in hands) > 0.08
-        progress.over = bool((inside[:2].any() and down and not in_hand and away) or plug[2] < TABLE - 0.05)
+        progress.over = bool((inside[:-1].any() and down and not in_hand and away) or plug[2] < TABLE - 0.05)

@@ -48,6 +48,8 @@ class Tool(Task):
         add_box(world, "stand", (0.07, 0.06, TOP / 2), (*OBJECT, TOP / 2), WOOD, material="table_0")
         chute = world.add_body(name="chute", pos=(*CHUTE, 0))
         add_open_box(chute, "chute", (0.065, 0.065), TOP, GRAY)
+        # A flap that things fall through, and that hides them from the camera above.
+        add_box(chute, "flap", (0.065, 0.065, 0.002), (0, 0, TOP - 0.15), GRAY, solid=False)
         add_lane(world, 0.0, LANE_END)
         half = (0.16, 0.46, TOP / 2)
         add_box(world, "bench", half, (TOOLS[0, 0] + 0.06, 0, TOP / 2), WOOD, material="table_0")
@@ -84,7 +86,7 @@ class Tool(Task):
         opened, closed = FINGER_OPEN, 0.0
         x, y = layout["object"]
         base = Track(layout["base"], linear=True)
-        base.to(20, 0, 0, 0).hold(72).to(236, LANE_END, 0, 0)
+        base.to(20, 0, 0, 0).hold(72).to(246, LANE_END, 0, 0)
         above = TOP + 0.17
         right = Track(np.array([*(np.array([0.30, -0.24, 0.62]) + layout["start"][1]), opened]))
         right.to(22, x, y, above, opened).to(46, x, y, TOP + 0.03, opened).to(50, x, y, TOP + 0.03, closed)
@@ -97,20 +99,20 @@ class Tool(Task):
         high, grip = TOP + 0.23, TOP + 0.02 + HANDLE_HALF + 0.01
         places = layout["tools"] - (LANE_END, 0)
         for number, hand in enumerate(hands):  # above the middle of its tools, whichever is right
-            hand.to(236, *places[number::2].mean(0), high, opened)
+            hand.to(246, *places[number::2].mean(0), high, opened)
         aside = 10 if self.cue_values > 2 else 0  # steps in which a hand that has a choice goes above its tool
-        for number, begin in ((cue, 236), (second_tool(cue), 264 + aside)):
+        for number, begin in ((cue, 246), (second_tool(cue), 268 + aside)):
             hand, place = hands[number % 2], places[number]
-            if begin > 236:
+            if begin > 246:
                 hand.hold(begin)
             if aside:
                 hand.to(begin + aside, *place, high, opened)
             begin += aside
-            hand.to(begin + 20, *place, grip, opened).to(begin + 23, *place, grip, closed)
-            hand.to(begin + 32, *place, TOP + 0.17, closed)
+            hand.to(begin + 18, *place, grip, opened).to(begin + 21, *place, grip, closed)
+            hand.to(begin + 29, *place, TOP + 0.17, closed)
         # Pushes go on until the hands are above what they grasp: the way back must be in the demonstrations.
-        calm = ((31, 54), (60, 74), (238, 290 + 2 * aside))
-        return Script(left, right, base, (DOWN, DOWN), 72, 236, calm)
+        calm = ((31, 54), (60, 74), (248, 292 + 2 * aside))
+        return Script(left, right, base, (DOWN, DOWN), 72, 246, calm)
 
     def check(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, progress: Progress) -> None:
         thing = data.body("object").xpos
@@ -120,7 +122,7 @@ class Tool(Task):
         progress.reach("object_stored", bool(in_chute))
         progress.cue_seen = True
         base = data.body("base").xpos
-        progress.cue_over = progress.cue_over or bool(progress.stage >= 2 and base[0] > 0.04)
+        progress.cue_over = progress.cue_over or bool(progress.stage >= 2 and thing[2] < TOP - 0.2)  # below the flap
         progress.at_branch = progress.at_branch or bool(progress.stage >= 2 and base[0] > LANE_END - 0.02)
         taken = tools[:, 2] > TOP + TAKEN
         if taken.any() and progress.stage >= 2 and progress.choice < 0:
