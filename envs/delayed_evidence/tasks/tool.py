@@ -23,6 +23,7 @@ LANE_END = 1.0  # x of the base at the workbench, m
 BENCH_X = LANE_END + 0.42
 TOOLS = np.array([[BENCH_X, 0.20], [BENCH_X, -0.20], [BENCH_X, 0.36], [BENCH_X, -0.36]])  # one a cue value
 HANDLE_HALF = 0.05  # m, of a tool's upright handle
+REACHED = 0.13  # m above the workbench to which a hand comes down for a tool
 TAKEN = 0.04  # m above the workbench from which a tool counts as taken
 GRAY, WOOD = (0.45, 0.47, 0.5, 1), (0.7, 0.6, 0.45, 1)
 
@@ -125,9 +126,12 @@ class Tool(Task):
         progress.cue_over = progress.cue_over or bool(progress.stage >= 2 and thing[2] < TOP - 0.2)  # below the flap
         progress.at_branch = progress.at_branch or bool(progress.stage >= 2 and base[0] > LANE_END - 0.02)
         taken = tools[:, 2] > TOP + TAKEN
-        if taken.any() and progress.stage >= 2 and progress.choice < 0:
-            progress.choice = int(taken.argmax())
-        progress.reach("first_tool", progress.choice == progress.cue)
+        hands = np.array([data.site(f"{side}_grip").xpos for side in ("left", "right")])
+        down = hands[:, 2] < TOP + REACHED
+        if progress.at_branch and down.any() and progress.choice < 0:  # the first hand that comes down has decided
+            distance = np.linalg.norm(tools[:, :2] - hands[down.argmax(), :2], axis=1)
+            progress.choice = int(distance.argmin())
+        progress.reach("first_tool", bool(progress.choice == progress.cue and taken[progress.cue]))
         second = second_tool(progress.cue)
         progress.reach("second_tool", bool(taken[second]))
         # The episode goes on until the second tool is well up.
