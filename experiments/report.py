@@ -112,15 +112,15 @@ def score_plot(contents: list[Row]) -> Figure:
 def mean_table(about: Row) -> str:
     """Numbers averaged over seeds, by everything else that the rows say; a block for each kind of row."""
     text = ""
-    keep = ("phase", "place", "pixels", "processes")
+    keep = ("phase", "pixels", "processes")
     for _, block in grouped(about["rows"], lambda row: tuple(key for key in row if key != "seed")).items():
         words = [key for key, value in block[0].items() if isinstance(value, str) or key in keep]
-        numbers = [key for key in block[0] if key not in (*words, "seed")]
+        numbers = [key for key in block[0] if key not in (*words, "seed", "place")]
         lines = []
         for label, rows in grouped(block, lambda row, words=words: tuple(row[key] for key in words)).items():
             cells = [f"{np.mean([row[key] for row in rows]):.4g}" for key in numbers]
             lines.append([*map(str, label), str(len(rows)), *cells])
-        header = [key.replace("_", " ") for key in (*words, "runs", *numbers)]
+        header = [key.replace("_", " ") for key in (*words, "rows", *numbers)]
         text += f"{markdown(header, lines)}\n\n"
     return text
 
@@ -154,7 +154,7 @@ def diagnostics_plot(contents: list[Row]) -> Figure:
                 axis.bar(place + 0.4 * (shift - 0.5), mean, 0.36, color=f"C{3 * shift}", label=name)
         axis.set_xticks(range(len(kinds)), list(kinds))
         axis.set_ylim(0, 1.05)
-        axis.legend(fontsize=7)
+        axis.legend(fontsize=7, loc="center left")
     return figure
 
 
