@@ -167,7 +167,7 @@ def random_batch(config: TrainConfig, episodes: int, ticks: int, size: int) -> E
         valid=torch.ones(episodes, ticks, dtype=torch.bool, device=DEVICE),
         cue=torch.zeros(episodes, dtype=torch.long, device=DEVICE),
         phase=torch.zeros(episodes, ticks, dtype=torch.long, device=DEVICE),
-        number=torch.arange(episodes, device=DEVICE),
+        scene=torch.arange(episodes, device=DEVICE),
     )
 
 
