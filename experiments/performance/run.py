@@ -39,6 +39,7 @@ from trace_il.config import (  # noqa: E402
     MEMORY_CONFIGS,
     POLICY_CONFIGS,
     DelayedEvidenceConfig,
+    NoMemoryConfig,
     TrainConfig,
     register,
 )
@@ -71,15 +72,25 @@ def milliseconds(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, 
     return {name: np.array(values[rounds // 5 :]) for name, values in times.items()}
 
 
-def make_agent(memory: str, policy: str, size: int) -> tuple[TrainConfig, Agent]:
+def make_agent(memory: str, policy: str, size: int, reference: bool = False) -> tuple[TrainConfig, Agent]:
+    """An agent with fresh weights: the default sizes at `size` px, or those of profile=reference."""
     torch.manual_seed(0)
     parts = {"memory": MEMORY_CONFIGS[memory](), "policy": POLICY_CONFIGS[policy]()}
     config = TrainConfig(env=DelayedEvidenceConfig(), name="performance", **parts)
+    if reference:
+        config = reference_config(policy)
+        config.memory = config.memory if memory == "trace" else NoMemoryConfig(width=config.memory.width)
     names, limit = tuple(map(str, range(CHANNELS))), (9.0,) * CHANNELS
     lower = tuple(-v for v in limit)
     sizes, every = (size, size), config.agent.tick_every
     spec = AgentSpec(CAMERAS, sizes, names, names, lower, limit, 20.0, every, config.agent.depth, (True,) * CHANNELS)
     return config, build_agent(config, spec).to(DEVICE)
+
+
+def reference_config(policy: str) -> TrainConfig:
+    register()
+    with initialize_config_dir(str(ROOT / "configs"), version_base=None):
+        return checked(compose("train", ["profile=reference", f"policy={policy}"]))
 
 
 def frames(*lead: int, size: int) -> torch.Tensor:
@@ -90,9 +101,10 @@ def control(rounds: int) -> list[Row]:
     """Control steps of one robot, one thread: whole steps with and without TRACE, and TRACE's own parts."""
     torch.set_num_threads(1)
     rows: list[Row] = []
-    for size in (64, 224):
+    for sizes, size in (("default", 64), ("default", 224), ("reference", 224)):
         for policy in ("act", "diffusion"):
-            agents = {memory: make_agent(memory, policy, size)[1].eval() for memory in ("none", "trace")}
+            large = sizes == "reference"
+            agents = {memory: make_agent(memory, policy, size, large)[1].eval() for memory in ("none", "trace")}
             images, states = frames(1, size=size), torch.randn(64, 1, CHANNELS, device=DEVICE)
             every = agents["trace"].tick_every
             controllers: dict[str, Any] = {}
@@ -101,7 +113,9 @@ def control(rounds: int) -> list[Row]:
                 with tempfile.NamedTemporaryFile(suffix=".ts") as file:
                     torch.jit.script(Controller(agent)).save(file.name)
                     controllers[f"{memory}, exported"] = torch.jit.load(file.name, map_location=DEVICE)
-            cycles = max(20, rounds // (4 if policy == "diffusion" else 1) // (4 if size == 224 else 1))
+            cycles = max(
+                20, rounds // (4 if policy == "diffusion" else 1) // (4 if size == 224 else 1) // (4 if large else 1)
+            )
 
             def cycle(controller: Any, images: torch.Tensor, states: torch.Tensor, every: int) -> None:
                 for step in range(every):
@@ -116,12 +130,12 @@ def control(rounds: int) -> list[Row]:
                 parts = own_parts(agents["trace"], policy, states[0], every, rounds)
             for form in ("eager", "exported"):
                 base, ours = whole[f"none, {form}"], whole[f"trace, {form}"]
-                label = {"policy": policy, "pixels": size, "form": form, "device": DEVICE.type}
+                label = {"policy": policy, "sizes": sizes, "pixels": size, "form": form, "device": DEVICE.type}
                 row = {**label, "base_ms": base.mean(), "base_p95": np.percentile(base, 95), "trace_ms": ours.mean()}
                 row |= {"trace_p95": np.percentile(ours, 95), "overhead": np.median(ours) / np.median(base) - 1}
                 rows.append({key: float(v) if isinstance(v, np.floating) else v for key, v in row.items()})
             rows += [
-                {"policy": policy, "pixels": size, "form": "eager", "device": DEVICE.type, "part": name,
+                {"policy": policy, "sizes": sizes, "pixels": size, "form": "eager", "device": DEVICE.type, "part": name,
                  "ms": float(values.mean()), "p95": float(np.percentile(values, 95))}
                 for name, values in parts.items()
             ]  # fmt: skip
@@ -315,15 +329,9 @@ PAPER = {"updater": 11.91e6, "regression adapter": 0.79e6, "diffusion adapter": 
 
 def parameters(_rounds: int) -> list[Row]:
     """Parameters of the reference sizes, part by part; the paper's updater has address and memory."""
-    register()
     rows: list[Row] = []
-    names = tuple(map(str, range(CHANNELS)))
     for policy in ("act", "diffusion"):
-        with initialize_config_dir(str(ROOT / "configs"), version_base=None):
-            config = checked(compose("train", ["profile=reference", f"policy={policy}"]))
-        limits = (9.0,) * CHANNELS
-        spec = AgentSpec(CAMERAS, (224, 224), names, names, limits, limits, 20.0, 5, 3, (True,) * CHANNELS)
-        agent = build_agent(config, spec)
+        agent = make_agent("trace", policy, 224, reference=True)[1]
         adapter: Any = agent.policy.adapter
         family = "regression adapter" if policy == "act" else "diffusion adapter"
         parts = {family: adapter, f"{policy} without adapter": agent.policy}
