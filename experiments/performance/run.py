@@ -12,7 +12,6 @@ given as a ratio. Writes results/<part>.json; `python experiments/report.py perf
 
 import argparse
 import dataclasses
-import resource
 import sys
 import tempfile
 import time
@@ -113,9 +112,8 @@ def control(rounds: int) -> list[Row]:
                 with tempfile.NamedTemporaryFile(suffix=".ts") as file:
                     torch.jit.script(Controller(agent)).save(file.name)
                     controllers[f"{memory}, exported"] = torch.jit.load(file.name, map_location=DEVICE)
-            cycles = max(
-                20, rounds // (4 if policy == "diffusion" else 1) // (4 if size == 224 else 1) // (4 if large else 1)
-            )
+            slower = (4 if policy == "diffusion" else 1) * (4 if size == 224 else 1) * (4 if large else 1)
+            cycles = max(20, rounds // slower)
 
             def cycle(controller: Any, images: torch.Tensor, states: torch.Tensor, every: int) -> None:
                 for step in range(every):
@@ -227,7 +225,9 @@ def peak_memory(memory: str) -> float:
         step()
     if DEVICE.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    # Of this process alone; getrusage would give the parent's, which is inherited.
+    status = Path("/proc/self/status").read_text().split()
+    return int(status[status.index("VmHWM:") + 1]) / 2**20
 
 
 def training(rounds: int) -> list[Row]:
