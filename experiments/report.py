@@ -161,12 +161,12 @@ def diagnostics_plot(contents: list[Row]) -> Figure:
 def performance_plot(contents: list[Row]) -> Figure:
     """Overhead of TRACE a control step, against the base policy."""
     rows = [row for about in contents for row in about["rows"] if "overhead" in row]
-    figure, axis = plt.subplots(figsize=(6, 3), layout="constrained")
+    figure, axis = plt.subplots(figsize=(9, 3.4), layout="constrained")
     axis.bar(range(len(rows)), [100 * row["overhead"] for row in rows])
     axis.set_xticks(
         range(len(rows)), [f"{r['policy']}\n{r['sizes']}\n{r['pixels']} px\n{r['form']}" for r in rows], fontsize=7
     )
-    axis.set_ylabel("overhead of TRACE a control step, %")
+    axis.set_ylabel("overhead, %")
     axis.axhline(10, color="C3", linestyle="--", linewidth=1)
     return figure
 
