@@ -21,8 +21,9 @@ from torch import Tensor, nn
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
 
+from common import ROOT, SETTINGS, Case, Row, collect, in_parallel, program, train  # noqa: E402
+
 from envs.base import Phase  # noqa: E402
-from runs import ROOT, SETTINGS, Case, Row, collect, in_parallel, program, train  # noqa: E402
 from trace_il import signature as sig  # noqa: E402
 from trace_il.agent import Agent  # noqa: E402
 from trace_il.checkpoint import load_agent  # noqa: E402

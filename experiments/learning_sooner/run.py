@@ -16,7 +16,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
 
-from runs import ROOT, Row, in_parallel, program, train  # noqa: E402
+from common import ROOT, Row, in_parallel, program, train  # noqa: E402
+
 from trace_il.scores import write_results  # noqa: E402
 
 HELD_OUT, ENOUGH, EPOCH = 100, 0.9, 40  # demonstrations, branch accuracy, optimiser steps between validations

@@ -13,7 +13,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
 
-from runs import Row, in_parallel, program, score_rows, train  # noqa: E402
+from common import Row, in_parallel, program, score_rows, train  # noqa: E402
+
 from trace_il.scores import write_results  # noqa: E402
 
 Case = tuple[str, str, int]  # task, memory, seed

@@ -29,7 +29,8 @@ from torch import nn
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
 
-from runs import ROOT, Row  # noqa: E402
+from common import ROOT, Row  # noqa: E402
+
 from trace_il import signature as sig  # noqa: E402
 from trace_il.agent import Agent, AgentSpec, Controller  # noqa: E402
 from trace_il.build import build_agent  # noqa: E402

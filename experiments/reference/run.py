@@ -15,7 +15,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
 
-from runs import ROOT, Row, in_parallel, score_rows, train  # noqa: E402
+from common import ROOT, Row, in_parallel, score_rows, train  # noqa: E402
+
 from trace_il.scores import write_results  # noqa: E402
 
 TASKS = ("button-press-topdown-v3", "door-open-v3", "drawer-open-v3", "push-v3")

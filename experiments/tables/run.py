@@ -16,7 +16,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
 
-from runs import (  # noqa: E402
+from common import (  # noqa: E402
     ABLATIONS,
     MEMORIES,
     SETTINGS,
@@ -28,6 +28,7 @@ from runs import (  # noqa: E402
     score_rows,
     train,
 )  # fmt: skip
+
 from trace_il.scores import write_results  # noqa: E402
 
 
@@ -63,7 +64,7 @@ def main() -> None:
         own = [case for case in own if case.policy in options.policies]
         wanted[table] = [case for case in own if options.arms is None or case.memory in options.arms]
         if not wanted[table]:
-            parser.error(f"nothing of the table {table} is left; settings and arms are in experiments/runs.py")
+            parser.error(f"nothing of the table {table} is left; settings and arms are in experiments/common.py")
     for setting in sorted({case.setting for own in wanted.values() for case in own}):
         collect(setting)
     for table, own in wanted.items():
