@@ -32,7 +32,7 @@ def test_memory_changes_nothing_at_initialisation():
 
 def test_sampling_with_a_perfect_denoiser_gives_the_clean_chunk():
     policy, clean = make_policy(sampling_steps=5), torch.randn(4, H, A)
-    policy._denoise = lambda noisy, time, given: clean
+    policy._denoise = lambda noisy, time, present, past: clean
     torch.testing.assert_close(policy.act(torch.randn(4, 3, W), random_readout(4)), clean, atol=1e-5, rtol=1e-5)
 
 

@@ -208,7 +208,7 @@ def test_an_environment_of_ones_own_collects_with_its_expert_and_says_when_there
 
 def test_any_environment_with_a_recorded_dataset(workplace):
     """env=gym: nothing of ours is known of the environment but its Gymnasium id."""
-    data = next((workplace / "data").iterdir())
+    data = next((workplace / "data").glob("corridor-*"))
     arguments = [
         "env=gym",
         "env.id=envs:Corridor-v0",
