@@ -27,7 +27,7 @@ def one_line(error: BaseException) -> str:
     text = [line.strip() for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
     if isinstance(error, MissingConfigException):  # lists the options there are
         return " ".join(line for line in text if not line.startswith(("Config search", "provider=")))
-    lines = text[:1]
+    lines = [" ".join(text[: 2 if text[0].endswith(":") else 1])]
     cause = error.__cause__
     if cause is not None and str(cause).strip():
         detail = str(cause).strip().splitlines()[0]
