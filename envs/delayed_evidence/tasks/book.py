@@ -116,9 +116,8 @@ class Book(Task):
         progress.cue_over = progress.cue_over or (progress.stage >= 1 and abs(base[1] - LANE_Y) < 0.03)
         progress.reach("passage_crossed", bool(base[0] > LANE_END - 0.12 and book[2] > TABLE_TOP))
         progress.at_branch = progress.at_branch or bool(progress.stage >= 2 and base[0] > LANE_END - 0.02)
-        # With more than two tables the base passes some; it has chosen when it drives up to one.
-        chosen = abs(base[1] - LANE_Y) > 0.2 if self.cue_values == 2 else base[0] > LANE_END + 0.17
-        if progress.stage >= 2 and chosen and progress.choice < 0:
+        # On its way to a table the base may pass others; it has chosen when it drives up to one.
+        if progress.stage >= 2 and base[0] > LANE_END + 0.17 and progress.choice < 0:
             progress.choice = int(np.abs(self.sides - base[1]).argmin())
         progress.reach("route_taken", progress.choice == progress.cue)
         tables_x = np.full(self.cue_values, TABLE_X + layout["furniture"][1])
