@@ -50,7 +50,8 @@ def main() -> None:
     runs = [word.removeprefix("run=") for word in arguments if word.startswith("run=")]
     rest = [w for w in arguments if not w.startswith("run=") and w not in ("--web", "compare")]
     options = parse(ViewOptions, rest)
-    from trace_il.viewer import open_native, record, record_intervention, serve, write_recording
+    from trace_il.serve import open_native, serve
+    from trace_il.viewer import record, record_intervention, write_recording
 
     with tempfile.TemporaryDirectory() as folder:
         if options.file is not None:

@@ -109,6 +109,20 @@ def score_plot(contents: list[Row]) -> Figure:
     return figure
 
 
+def reference_table(about: Row) -> str:
+    """Success of the base policies by task, beside what is published for Diffusion Policy."""
+    lines = []
+    for task, rows in grouped(about["rows"], lambda row: row["task"]).items():
+        cells = []
+        for policy in ("act", "diffusion"):
+            values = [100 * row["success"] for row in rows if row["policy"] == policy]
+            cells.append(f"{np.mean(values):.1f} ({', '.join(f'{v:.0f}' for v in values)})" if values else "")
+        lines.append([task, str(rows[0]["demonstrations"]), *cells, rows[0]["published"]])
+    header = ["task", "demonstrations", "ACT, success %", "diffusion, success %", "Diffusion Policy in Ze et al. 2024"]
+    text = f"{markdown(header, lines)}\n\nMean over seeds (each seed), "
+    return f"{text}{about['rows'][0]['episodes']} closed-loop episodes a seed. "
+
+
 def mean_table(about: Row) -> str:
     """Numbers averaged over seeds, by everything else that the rows say; a block for each kind of row."""
     text = ""
@@ -219,6 +233,7 @@ REPORTS = {
     "tables": (score_table, score_plot),
     "learning_sooner": (steps_table, steps_plot),
     "diagnostics": (mean_table, diagnostics_plot),
+    "reference": (reference_table, score_plot),
     "performance": (mean_table, performance_plot),
 }
 

@@ -13,6 +13,8 @@ from conftest import ROOT
 sys.path.insert(0, str(ROOT / "experiments"))
 import report
 
+from trace_il.diagnostics import LinearProbe
+
 
 def load(name: str) -> ModuleType:
     path = ROOT / f"experiments/{name}/run.py"
@@ -88,11 +90,13 @@ def test_diagnostics_of_a_run(small):
 
 
 @torch.no_grad()
-def test_linear_probe_reads_what_is_there():
-    diagnostics = load("diagnostics")
+def test_linear_probe_reads_what_is_there(tmp_path):
     torch.manual_seed(0)
     cue = torch.arange(200) % 2
     given = torch.randn(200, 8)
     given[:, 2] = 2 * cue.float() - 1
-    assert diagnostics.linear_accuracy(given[:100], cue[:100], given[100:], cue[100:]) > 0.98
-    assert diagnostics.linear_accuracy(given[:100, 3:], cue[:100], given[100:, 3:], cue[100:]) < 0.7
+    probe = LinearProbe.fit(given[:100], cue[:100])
+    probe.save(tmp_path / "probe.pt")
+    assert (LinearProbe.load(tmp_path / "probe.pt")(given[100:]).argmax(-1) == cue[100:]).float().mean() > 0.98
+    blind = LinearProbe.fit(given[:100, 3:], cue[:100])
+    assert (blind(given[100:, 3:]).argmax(-1) == cue[100:]).float().mean() < 0.7

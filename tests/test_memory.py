@@ -140,7 +140,16 @@ def test_recall_redraws_what_only_the_memory_holds():
         optimiser.step()
     recalled = head(memory.scan(given).slots[:, -1], given.address[:, 1])
     seen = thumbnails(images[:, 1], 4)
-    assert (recalled - seen).square().mean() < 0.2 * (seen.mean(0) - seen).square().mean()
+    spread = (seen.mean(0) - seen).square().mean()
+    assert (recalled - seen).square().mean() < 0.2 * spread
+    # A slot alone shows it too, if less well than all together; none does before it was seen.
+    readout = memory.scan(given)
+    shown = torch.stack(
+        [head.remembered(readout.slots[b], given.address[b], readout.write_strength[b]) for b in range(16)]
+    )
+    assert shown.shape == (16, 6, 2, 2, 4, 4, 3)
+    errors = (shown - seen[:, None, None]).square().mean((0, 3, 4, 5, 6))  # (tick, slot)
+    assert errors[-1].min() < 0.8 * spread < errors[0].min()
 
 
 def test_ablations_of_trace():

@@ -9,7 +9,7 @@ import pytest
 from conftest import program
 from PIL import Image
 
-from trace_il.viewer import serve
+from trace_il.serve import serve
 
 CHROMIUM = which("chromium") or which("chromium-browser") or which("google-chrome")
 FLAGS = [
@@ -84,6 +84,9 @@ def test_recording_replays_the_rollout(workplace, tmp_path):
     two, _ = record(config, folder, 5)
     for name in ("states", "actions", "routing", "chunks"):
         np.testing.assert_array_equal(np.stack(getattr(one.recording, name)), np.stack(getattr(two.recording, name)))
+    alike = one.recording.curves["route_similarity"]
+    assert len(alike) == 5 and all(len(curve) == len(one.recording.ticks) for curve in alike.values())
+    assert alike["state offset"].min() > 0.999  # a signature knows increments only
 
 
 def test_strip_and_video(workplace):

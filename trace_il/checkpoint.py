@@ -11,6 +11,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from . import __version__
 from .agent import Agent, AgentSpec
 from .errors import UserError
+from .memory.recall import RecallHead
 
 FORMAT = 4  # raised whenever old checkpoints can no longer be read
 
@@ -84,6 +85,17 @@ def warm_start(agent: Agent, path: Path) -> None:
     except RuntimeError as error:
         reason = next(line.strip() for line in str(error).splitlines()[1:])
         raise UserError(f"trainer.init={path} is of another agent ({reason}); use one configuration") from error
+
+
+def load_recall(path: Path, agent: Agent) -> RecallHead | None:
+    """The recall head that the agent of a checkpoint was trained with, if it was."""
+    weights = {k.removeprefix("recall."): v for k, v in read_checkpoint(path)["state_dict"].items() if "recall." in k}
+    if not weights:
+        return None
+    memory = agent.memory
+    head = RecallHead(memory.slots, memory.width, memory.address_dim, len(agent.spec.cameras))
+    head.load_state_dict(weights)
+    return head.eval()
 
 
 def load_agent(path: Path) -> Agent:

@@ -44,6 +44,10 @@ class Recording:
     routing: list[np.ndarray] = field(default_factory=list)  # (K,) a tick
     write_strength: list[np.ndarray] = field(default_factory=list)  # (K,) a tick
     read_weights: list[np.ndarray] = field(default_factory=list)  # (K,) a tick
+    slots: list[np.ndarray] = field(default_factory=list)  # (K, d) a tick
+    address: list[np.ndarray] = field(default_factory=list)  # (Q,) a tick
+    curves: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)  # of an analysis; name -> line -> (N,)
+    remembered: np.ndarray | None = None  # uint8 (N, K, C, h, w, 3), what each slot holds
 
 
 @dataclass
@@ -156,9 +160,8 @@ def rollout(controller: Any, env: Any, seed: int, record: bool = False, cue: int
                 readout = controller.readout
                 recording.ticks.append(step)
                 recording.chunks.append(controller.chunk[0].numpy().copy())
-                recording.routing.append(readout.routing[0].numpy().copy())
-                recording.write_strength.append(readout.write_strength[0].numpy().copy())
-                recording.read_weights.append(readout.read_weights[0].numpy().copy())
+                for name in ("routing", "write_strength", "read_weights", "slots", "address"):
+                    getattr(recording, name).append(getattr(readout, name)[0].numpy().copy())
         observation, _, terminated, truncated, info = env.step(action)
         done = terminated or truncated
         step += 1

@@ -1,10 +1,6 @@
 """Rollout -> Rerun recording with a ready layout: cameras, 3D scene, plots, memory maps, phase bands."""
 
 import os
-import socket
-import subprocess
-import time
-import urllib.parse
 import uuid
 from pathlib import Path
 from typing import Any
@@ -14,11 +10,12 @@ import rerun as rr
 import rerun.blueprint as rrb
 
 from .config import TrainConfig, env_options
+from .diagnostics import analyse
 from .environment import make_env
 from .errors import UserError
 from .interventions import intervene
 from .pictures import PHASE_COLORS, PHASES, colormap, save_strip, save_video
-from .rollout import Rollout, check_compatible, load_controller, policy_spec, rollout
+from .rollout import Recording, Rollout, check_compatible, load_controller, policy_spec, rollout
 
 PALETTE = (
     (31, 119, 180),
@@ -93,6 +90,10 @@ def log_rollout(rec: rr.RecordingStream, root: str, result: Rollout, spec: dict[
         values = np.stack(getattr(data, name))
         plot(f"memory/{name}", at_ticks, values, [f"slot {k}" for k in range(values.shape[1])], stepped=True)
         _map(rec, f"{root}/maps/{name}", values, every, steps, at_steps)
+    for name, curves in data.curves.items():
+        plot(f"memory/{name}", at_ticks, np.stack(list(curves.values()), axis=1), list(curves), stepped=True)
+    if data.remembered is not None:
+        _remembered(rec, f"{root}/maps/remembered", data.remembered, at_ticks)
     change = np.flatnonzero(np.diff([i.get("phase", 0) for i in info], prepend=-1))
     lane = f"{root}/bands/phase"
     rec.log(
@@ -121,6 +122,18 @@ def _map(
     x = scale * (steps + 0.5)
     strips = [np.array([[v, 0], [v, picture.shape[0]]], np.float32) for v in x]
     rec.send_columns(f"{path}/cursor", index, rr.LineStrips2D.columns(strips=strips, colors=[(255, 60, 60)] * len(x)))
+
+
+def _remembered(rec: rr.RecordingStream, path: str, pictures: np.ndarray, index: list[rr.TimeColumn]) -> None:
+    """Thumbnails (N, K, C, h, w, 3): a row a slot, a column a camera."""
+    grid = np.pad(pictures, ((0, 0), (0, 0), (0, 0), (0, 1), (0, 1), (0, 0)))  # a dark line between them
+    ticks, slots, cameras, tall, wide = grid.shape[:5]
+    grid = grid.transpose(0, 1, 3, 2, 4, 5).reshape(ticks, slots * tall, cameras * wide, 3)
+    size = rr.components.ImageFormat(
+        width=cameras * wide, height=slots * tall, color_model="RGB", channel_datatype="U8"
+    )
+    rec.log(path, rr.Image.from_fields(format=size, magnification_filter="Nearest"), static=True)
+    rec.send_columns(path, index, rr.Image.columns(buffer=grid.reshape(ticks, -1)))
 
 
 def _scene(rec: rr.RecordingStream, root: str, scene: list[list[dict[str, Any]]], index: list[rr.TimeColumn]) -> None:
@@ -160,8 +173,9 @@ def _scene(rec: rr.RecordingStream, root: str, scene: list[list[dict[str, Any]]]
         rec.send_columns(path, index, columns)
 
 
-def layout(roots: list[str], spec: dict[str, Any], channels: list[str], with_scene: bool) -> rrb.Blueprint:
-    """One column of views a rollout."""
+def layout(roots: list[str], spec: dict[str, Any], channels: list[str], first: Recording) -> rrb.Blueprint:
+    """One column of views a rollout, for what there is in the first recording."""
+    with_scene = bool(first.scene and first.scene[0])
     axis = rrb.TimeAxis(link="LinkToGlobal")
 
     def series(path: str, name: str) -> rrb.TimeSeriesView:
@@ -177,7 +191,9 @@ def layout(roots: list[str], spec: dict[str, Any], channels: list[str], with_sce
             rrb.Spatial2DView(origin=f"{root}/maps/{name}", name=f"{name.replace('_', ' ')}: slot x time")
             for name in MAPS
         ]
-        curves = [series(f"{root}/memory/{name}", name.replace("_", " ")) for name in MAPS]
+        if first.remembered is not None:
+            maps.append(rrb.Spatial2DView(origin=f"{root}/maps/remembered", name="remembered: slot x camera"))
+        curves = [series(f"{root}/memory/{name}", name.replace("_", " ")) for name in (*MAPS, *first.curves)]
         chunk = [series(f"{root}/chunk/{channel}", f"chunk against executed: {channel}") for channel in channels]
         return rrb.Vertical(
             rrb.Horizontal(*cameras, *scene),
@@ -234,9 +250,7 @@ def write_recording(path: Path, rollouts: dict[str, tuple[Rollout, dict[str, Any
     with rec:
         rec.save(str(temporary))
         rec.send_recording_name(" | ".join(rollouts))
-        rec.send_blueprint(
-            layout(roots, spec, channels, bool(first.scene and first.scene[0])), make_active=True, make_default=True
-        )
+        rec.send_blueprint(layout(roots, spec, channels, first), make_active=True, make_default=True)
         for root, (result, own_spec) in zip(roots, rollouts.values(), strict=True):
             log_rollout(rec, root, result, own_spec)
     temporary.replace(path)
@@ -251,6 +265,7 @@ def record(
     check_compatible(controller, env, str(folder))
     result = rollout(controller, env, seed, record=True, cue=cue)
     env.close()
+    analyse(controller.agent, folder, result)
     return result, policy_spec(controller)
 
 
@@ -264,6 +279,8 @@ def record_intervention(
     rollouts = intervene(controller.agent, env, seed, [kind], cue, record=True)
     env.close()
     spec = policy_spec(controller)
+    for result in rollouts.values():
+        analyse(controller.agent, folder, result)
     return {name: (result, spec) for name, result in rollouts.items()}
 
 
@@ -281,64 +298,3 @@ def record_run(config: TrainConfig, folder: Path) -> dict[str, Any]:
             save_video(path, result, spec)
             files["videos"].append(str(path))
     return files
-
-
-def _free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
-def _rerun_binary() -> str:
-    import rerun_cli
-
-    return str(Path(rerun_cli.__file__).parent / "rerun")
-
-
-def serve(path: Path, port: int = 0) -> tuple[str, "subprocess.Popen[bytes]"]:
-    """Serve a recording to browsers of this machine; the address to open and the server process.
-
-    Raises:
-        UserError: the server does not come up within 20 s, for example because the port is taken.
-    """
-    port = port or _free_port()
-    with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", port)) == 0:
-            raise UserError(f"port {port} is taken; give another --port")
-    data_port = _free_port()
-    command = [
-        _rerun_binary(),
-        str(path),
-        "--serve-web",
-        "--bind",
-        "127.0.0.1",
-        "--web-viewer-port",
-        str(port),
-        "--port",
-        str(data_port),
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), 0.2).close()
-        except OSError:
-            time.sleep(0.1)
-        else:
-            source = urllib.parse.quote(f"rerun+http://127.0.0.1:{data_port}/proxy", safe="")
-            return f"http://127.0.0.1:{port}/?url={source}&hide_welcome_screen=1", process
-    process.kill()
-    raise UserError(f"the viewer's web server did not start on port {port}; give another --port")
-
-
-def open_native(path: Path) -> None:
-    """Open a recording in the native viewer.
-
-    Raises:
-        UserError: there is no display.
-    """
-    if os.name == "posix" and not (
-        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or os.uname().sysname == "Darwin"
-    ):
-        raise UserError("no display for the native viewer; use --web for a browser or --save out.rrd for a file")
-    subprocess.run([_rerun_binary(), str(path)], check=True)

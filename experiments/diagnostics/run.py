@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
@@ -24,23 +24,20 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
 from common import ROOT, SETTINGS, Case, Row, collect, in_parallel, program, train  # noqa: E402
 
 from envs.base import Phase  # noqa: E402
-from trace_il import signature as sig  # noqa: E402
 from trace_il.agent import Agent  # noqa: E402
 from trace_il.checkpoint import load_agent  # noqa: E402
 from trace_il.config import TrainConfig, env_options  # noqa: E402
 from trace_il.data.datamodule import EpisodeDataModule  # noqa: E402
-from trace_il.data.episodes import EpisodeBatch  # noqa: E402
+from trace_il.diagnostics import PROBE, LinearProbe, cosine, pass_through, transforms  # noqa: E402
 from trace_il.environment import make_env  # noqa: E402
 from trace_il.interventions import INTERVENTIONS, intervene  # noqa: E402
 from trace_il.learn import BranchTemplates, branch_ticks  # noqa: E402
-from trace_il.memory.base import Evidence, Readout  # noqa: E402
 from trace_il.options import read_run  # noqa: E402
 from trace_il.pipeline import dataset_root, episodes_per_scene  # noqa: E402
 from trace_il.scores import write_results  # noqa: E402
 
 EPISODES, DEVELOPMENT = 24, 3_500_000  # of longer episodes for stability; their first seed
 LANDMARKS = 8  # of the probe in each phase
-cosine = nn.functional.cosine_similarity
 
 
 @dataclass
@@ -67,64 +64,19 @@ def module(config: TrainConfig, root: Path, episodes: int, together: int = 1) ->
     return EpisodeDataModule(root, every, chunk, episodes, config.data.holdout, together=together)
 
 
-def pass_through(
-    agent: Agent, batch: EpisodeBatch, path: Tensor | None = None, at: Tensor | None = None
-) -> tuple[Readout, Tensor]:
-    """Readout and chunks (N, H, A) of one episode, with another path for the signature.
-
-    Args:
-        path: (T', D), standardised; default: the episode's own.
-        at: (N,), which point of it each tick has reached.
-    """
-    features, evidence = agent.gather(batch.images, batch.states)
-    if path is not None and at is not None:
-        xi = sig.prefix_signature(path, agent.depth)[at].unsqueeze(0)
-        previous = torch.cat([xi[:, :1], xi[:, :-1]], dim=1)
-        evidence = Evidence(evidence.content, agent.address(xi, previous))
-    readout = agent.memory.scan(evidence)
-    flat = Readout(*(part.flatten(0, 1) for part in readout))
-    return Readout(*(part[0] for part in readout)), agent.policy.act(features, flat)
-
-
-def sample(path: Tensor, where: Tensor) -> Tensor:
-    """Points of a path (T, D) at fractional steps `where`, by linear interpolation."""
-    low = where.floor().long().clamp(0, len(path) - 1)
-    high = (low + 1).clamp_max(len(path) - 1)
-    return torch.lerp(path[low], path[high], (where - low).unsqueeze(-1))
-
-
-def transforms(path: Tensor, ticks: Tensor, mask: Tensor, rng: np.random.Generator) -> dict[str, tuple[Tensor, Tensor]]:
-    """Changed paths, and the point of them that is at the place of each tick; for the reversal, at its time."""
-    length = len(path)
-    knots = np.arange(0, length + 20, 20)
-    speed = np.interp(np.arange(length - 1), knots, rng.uniform(0.5, 1.5, len(knots)))
-    warp = np.concatenate([[0], np.cumsum(speed)])
-    warp = torch.from_numpy(warp * (length - 1) / warp[-1]).float()  # the point of the old path at each new step
-    finer = torch.linspace(0, length - 1, round(1.5 * length))
-    kept = torch.arange(0, length, 4)
-    offset = torch.from_numpy(rng.normal(0, 0.5, path.shape[1])).float() * mask
-    return {
-        "time resampling": (sample(path, finer), (ticks * (len(finer) - 1) / (length - 1)).round().long()),
-        "speed jitter": (sample(path, warp), (warp.unsqueeze(1) - ticks).abs().argmin(0)),
-        "state offset": (path + offset, ticks),
-        "sparse sampling": (path[kept], ticks // 4),
-        "order reversal": (path.flip(0), ticks),
-    }
-
-
 def routes(trained: Trained, _options: argparse.Namespace) -> list[Row]:
     """Route similarity and branch consistency (TRACE, diagnostics), 0 to 100, mean over held-out demonstrations."""
     agent, scores = trained.agent, {}
     for number in trained.data.held_out_numbers:
         batch = trained.data.episodes.batch([number])
-        reference, chunks = pass_through(agent, batch)
+        reference, chunks = pass_through(agent, batch.images, batch.states)
         branch, own = branch_ticks(batch.phase[0]), trained.templates.decide(chunks, batch.phase[0])
         if not branch or own is None:
             continue
         path, ticks = agent.standardize_state(batch.states[0]), torch.arange(len(chunks)) * agent.tick_every
         rng = np.random.default_rng(number)
         for name, (changed, at) in transforms(path, ticks, agent.standardize_state.mask, rng).items():
-            readout, other_chunks = pass_through(agent, batch, changed, at)
+            readout, other_chunks = pass_through(agent, batch.images, batch.states, changed, at)
             before = slice(0, branch[0])
             route = cosine(readout.routing[before], reference.routing[before], dim=-1).mean()
             alike = cosine(readout.summary[branch], reference.summary[branch], dim=-1).mean()
@@ -159,7 +111,7 @@ def stability(trained: Trained, _options: argparse.Namespace) -> list[Row]:
         entries = []
         for number in range(EPISODES):
             batch = data.episodes.batch([number])
-            readout, chunks = pass_through(agent, batch)
+            readout, chunks = pass_through(agent, batch.images, batch.states)
             branch, decided = branch_ticks(batch.phase[0]), trained.templates.decide(chunks, batch.phase[0])
             if not branch or decided is None:
                 continue
@@ -222,30 +174,14 @@ def probe(trained: Trained, _options: argparse.Namespace) -> list[Row]:
     for index in range(len(phases) * LANDMARKS):
         row: Row = {"phase": phases[index // LANDMARKS], "place": index % LANDMARKS / (LANDMARKS - 1)}
         for name, given, asked in (("slots", train_slots, test_slots), ("content", train_content, test_content)):
-            row[name] = linear_accuracy(given[:, index], train_cue, asked[:, index], test_cue)
+            logits = LinearProbe.fit(given[:, index], train_cue)(asked[:, index])
+            row[name] = float((logits.argmax(-1) == test_cue).float().mean())
         rows.append({**row, "episodes": len(test_cue), "chance": 1 / len(train_cue.unique())})
+    # One map for the whole shared segment; the viewer shows what it reads.
+    shared = [i for i in range(train_slots.shape[1]) if phases[i // LANDMARKS] == Phase.SHARED]
+    whole = LinearProbe.fit(train_slots[:, shared].flatten(0, 1), train_cue.repeat_interleave(len(shared)))
+    whole.save(ROOT / "runs" / trained.case.name / PROBE)
     return rows
-
-
-@torch.enable_grad()
-def linear_accuracy(given: Tensor, labels: Tensor, asked: Tensor, answers: Tensor) -> float:
-    """Logistic regression with a small ridge on standardised inputs, fitted by L-BFGS."""
-    mean, deviation = given.mean(0), given.std(0).clamp_min(1e-6)
-    given, asked = (given - mean) / deviation, (asked - mean) / deviation
-    weight = torch.zeros(given.shape[1] + 1, int(labels.max()) + 1, requires_grad=True)
-    optimiser = torch.optim.LBFGS([weight], max_iter=100, line_search_fn="strong_wolfe")
-
-    def logits(x: Tensor) -> Tensor:
-        return x @ weight[:-1] + weight[-1]
-
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        loss = nn.functional.cross_entropy(logits(given), labels) + 0.01 * weight[:-1].square().sum()
-        loss.backward()
-        return loss
-
-    optimiser.step(closure)
-    return float((logits(asked).argmax(-1) == answers).float().mean())
 
 
 def interventions(trained: Trained, options: argparse.Namespace) -> list[Row]:

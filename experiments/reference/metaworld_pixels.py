@@ -1,8 +1,12 @@
 """MetaWorld (Yu et al. 2019) with one camera: Gymnasium id "metaworld_pixels:MetaWorldPixels-v0", with its expert."""
 
+import os
 from typing import Any
 
+os.environ.setdefault("MUJOCO_GL", "egl")  # before mujoco is imported
+
 import gymnasium
+import mujoco
 import numpy as np
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from metaworld.policies import ENV_POLICY_MAP
@@ -31,12 +35,14 @@ class MetaWorldPixels(gymnasium.Env):
     metadata = {"render_fps": 80, "render_modes": []}
 
     def __init__(self, task: str = "drawer-open-v3", image_size: int = 64, horizon: int = 200) -> None:
-        size = {"width": image_size, "height": image_size}
-        self.env = ALL_V3_ENVIRONMENTS[task](render_mode="rgb_array", camera_name="corner2", **size)
+        self.env = ALL_V3_ENVIRONMENTS[task]()
         self.env._set_task_called, self.env._partially_observable = True, False
         del self.env.sawyer_observation_space  # made for a hidden goal, and cached
         self.env._freeze_rand_vec, self.env.seeded_rand_vec = False, True
         self.env.model.cam("corner2").pos[:] = 0.75, 0.075, 0.7  # nearer, as usual for pictures of this size
+        self.renderer = mujoco.Renderer(self.env.model, image_size, image_size)
+        for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
+            self.renderer.scene.flags[flag] = False  # many times slower without a GPU
         self.task, self.horizon, self.task_description = task, horizon, task
         self.observation_space = gymnasium.spaces.Dict(
             {
@@ -69,13 +75,15 @@ class MetaWorldPixels(gymnasium.Env):
         )
 
     def _look(self) -> dict[str, np.ndarray]:
-        picture = self.env.render()[::-1].copy()  # this camera hangs upside down
-        return {"pixels": picture.astype(np.uint8), "agent_pos": self.full[:4].astype(np.float32)}
+        self.renderer.update_scene(self.env.data, "corner2")
+        picture = self.renderer.render()[::-1].copy()  # this camera hangs upside down
+        return {"pixels": picture, "agent_pos": self.full[:4].astype(np.float32)}
 
     def make_expert(self, disturbance: float = 0.0) -> MetaWorldExpert:
         return MetaWorldExpert(self, disturbance)
 
     def close(self) -> None:
+        self.renderer.close()
         self.env.close()
 
 

@@ -46,8 +46,31 @@ class RecallHead(nn.Module):
         logits = (self.key(slots + self.identity) @ query.unsqueeze(-1)).squeeze(-1)
         weights = torch.softmax(logits / math.sqrt(slots.shape[-1]), dim=-1)
         read = (weights.unsqueeze(-1) * slots).sum(-2)
+        return self._draw(read, query)
+
+    def _draw(self, read: Tensor, query: Tensor) -> Tensor:
         drawn = torch.sigmoid(self.draw(torch.cat([read, query], dim=-1)))
         return drawn.unflatten(-1, (self.cameras, self.size, self.size, 3))
+
+    def remembered(self, slots: Tensor, address: Tensor, strength: Tensor) -> Tensor:
+        """What each slot holds at each tick of one episode, drawn from that slot alone.
+
+        A slot is asked with the address of the tick of which most is left in it.
+
+        Args:
+            slots: (N, K, d).
+            address: (N, Q).
+            strength: write strength beta, (N, K).
+        Returns:
+            thumbnails (N, K, C, size, size, 3).
+        """
+        left = torch.zeros(len(slots), slots.shape[1], device=slots.device)  # share of each tick that is left
+        asked = []
+        for tick in range(len(slots)):
+            left = left * (1 - strength[tick])
+            left[tick] = strength[tick]
+            asked.append(left.argmax(0))
+        return self._draw(slots, self.query(address)[torch.stack(asked)])
 
     def loss(self, readout: Readout, evidence: Evidence, images: Tensor, valid: Tensor) -> Tensor:
         """Mean squared error of thumbnails recalled at random valid ticks t of random ticks s <= t.
