@@ -125,13 +125,12 @@ def _map(
 
 
 def _remembered(rec: rr.RecordingStream, path: str, pictures: np.ndarray, index: list[rr.TimeColumn]) -> None:
-    """Thumbnails (N, K, C, h, w, 3): a row a slot, a column a camera."""
+    """Thumbnails (N, K, C, h, w, 3): a column a slot, a row a camera."""
     grid = np.pad(pictures, ((0, 0), (0, 0), (0, 0), (0, 1), (0, 1), (0, 0)))  # a dark line between them
     ticks, slots, cameras, tall, wide = grid.shape[:5]
-    grid = grid.transpose(0, 1, 3, 2, 4, 5).reshape(ticks, slots * tall, cameras * wide, 3)
-    size = rr.components.ImageFormat(
-        width=cameras * wide, height=slots * tall, color_model="RGB", channel_datatype="U8"
-    )
+    grid = grid.transpose(0, 2, 3, 1, 4, 5).reshape(ticks, cameras * tall, slots * wide, 3)
+    height, width = grid.shape[1:3]
+    size = rr.components.ImageFormat(width=width, height=height, color_model="RGB", channel_datatype="U8")
     rec.log(path, rr.Image.from_fields(format=size, magnification_filter="Nearest"), static=True)
     rec.send_columns(path, index, rr.Image.columns(buffer=grid.reshape(ticks, -1)))
 
@@ -192,7 +191,7 @@ def layout(roots: list[str], spec: dict[str, Any], channels: list[str], first: R
             for name in MAPS
         ]
         if first.remembered is not None:
-            maps.append(rrb.Spatial2DView(origin=f"{root}/maps/remembered", name="remembered: slot x camera"))
+            maps.append(rrb.Spatial2DView(origin=f"{root}/maps/remembered", name="remembered: camera x slot"))
         curves = [series(f"{root}/memory/{name}", name.replace("_", " ")) for name in (*MAPS, *first.curves)]
         chunk = [series(f"{root}/chunk/{channel}", f"chunk against executed: {channel}") for channel in channels]
         return rrb.Vertical(
