@@ -98,11 +98,11 @@ def test_visual_cue_is_invisible_at_the_branch(name, options, seed):
     env.close()
 
 
-@pytest.mark.parametrize("task", ["book", "laundry", "cable"])
+@pytest.mark.parametrize(("task", "values"), [("book", 2), ("laundry", 2), ("laundry", 4), ("cable", 2)])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_origin_cue_is_invisible_at_the_branch(task, seed):
-    env = make("DelayedEvidence-v0", {"task": task})
-    runs = {cue: run_expert(env, seed, cue) for cue in range(2)}
+def test_origin_cue_is_invisible_at_the_branch(task, values, seed):
+    env = make("DelayedEvidence-v0", {"task": task, "cue_values": values})
+    runs = dict(enumerate(run_expert(env, seed, cue) for cue in (0, values // 2 if values > 2 else 1)))
     branch = env.task.script(env.layout, 0).branch_step
     for t in range(branch - WINDOW + 1, branch + 1):
         a, b = runs[0][0][t], runs[1][0][t]
@@ -233,7 +233,7 @@ def test_bad_arguments():
         ("Corridor-v0", {"branches": 2, "delay": 12}, "delay must be at least 15"),
         ("DelayedEvidence-v0", {"task": "tea"}, "unknown task 'tea'"),
         ("DelayedEvidence-v0", {"image_size": 8}, r"image_size must be in 16\.\.640"),
-        ("DelayedEvidence-v0", {"task": "laundry", "cue_values": 3}, r"cue_values of laundry must be in 2\.\.2, got 3"),
+        ("DelayedEvidence-v0", {"task": "laundry", "cue_values": 5}, r"cue_values of laundry must be in 2\.\.4, got 5"),
         ("DelayedEvidence-v0", {"delay": 0.5}, r"delay must be in 1\.\.4, got 0.5"),
         ("DelayedEvidence-v0", {"factors": "none"}, "factors must be one of .* got 'none'"),
     ):
