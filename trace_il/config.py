@@ -167,7 +167,7 @@ class DataConfig:
     root: str | None = None  # a LeRobotDataset v3; null: collected under data/ with the environment's expert
     episodes: int = 250
     holdout: float = 0.1  # share of episodes held out
-    batch_size: int = 4  # episodes a step and process
+    batch_size: int = 2  # episodes a step and process
     num_workers: int = 0  # loader processes
     seed: int = 0  # of the first demonstration
     disturbance: float = 1.0  # of the demonstrations; 0: none

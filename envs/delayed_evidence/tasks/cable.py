@@ -24,7 +24,7 @@ PORTS = np.array([[0.54, 0.17], [0.54, -0.17], [0.36, 0.20], [0.36, -0.20]])
 LINKS, LINK = 14, 0.028  # number and length of the links, m
 RADIUS = 0.005  # of the cable, m
 PLUG_HALF = 0.03  # half the height of the plug, m
-SOCKET_HALF = 0.03  # inner half width of dock and ports, m
+SOCKET_HALF = 0.04  # inner half width of dock and ports, m
 WALL = 0.008  # height of their walls, m; the cable lies over them
 GRAY, DARK, WHITE = (0.45, 0.47, 0.5, 1), (0.12, 0.12, 0.14, 1), (0.95, 0.95, 0.95, 1)
 
@@ -137,7 +137,7 @@ class Cable(Task):
         hand.through(286, *dock, high, closed).to(300, *port, high - 0.02, closed)
         hand.to(307, *port, low + 0.004, closed).to(309, *port, low + 0.004, opened).to(320, *port, high + 0.04, opened)
         # Pushes go on between grasps and releases: the way back must be in the demonstrations.
-        calm = ((22, 40), (57, 76), (262, 280), (293, 312))
+        calm = ((25, 40), (60, 76), (264, 280), (297, 312))
         return Script(tracks[0], tracks[1], Track(np.zeros(3)), (DOWN, DOWN), 94, 254, calm)
 
     def check(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, progress: Progress) -> None:
