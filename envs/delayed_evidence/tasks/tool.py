@@ -102,17 +102,17 @@ class Tool(Task):
         for number, hand in enumerate(hands):  # above the middle of its tools, whichever is right
             hand.to(246, *places[number::2].mean(0), high, opened)
         aside = 10 if self.cue_values > 2 else 0  # steps in which a hand that has a choice goes above its tool
-        for number, begin in ((cue, 246), (second_tool(cue), 268 + aside)):
+        for number, begin in ((cue, 246), (second_tool(cue), 274 + aside)):
             hand, place = hands[number % 2], places[number]
             if begin > 246:
                 hand.hold(begin)
             if aside:
                 hand.to(begin + aside, *place, high, opened)
             begin += aside
-            hand.to(begin + 18, *place, grip, opened).to(begin + 21, *place, grip, closed)
-            hand.to(begin + 29, *place, TOP + 0.17, closed)
-        # Pushes go on until the hands are above what they grasp: the way back must be in the demonstrations.
-        calm = ((31, 54), (60, 74), (248, 292 + 2 * aside))
+            hand.to(begin + 24, *place, grip, opened).to(begin + 27, *place, grip, closed)
+            hand.to(begin + 35, *place, TOP + 0.17, closed)
+        # Pushes go on until shortly before the grasps: the way back must be in the demonstrations.
+        calm = ((31, 54), (60, 74), (252 + aside, 274 + aside), (280 + 2 * aside, 303 + 2 * aside))
         return Script(left, right, base, (DOWN, DOWN), 72, 246, calm)
 
     def check(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, progress: Progress) -> None:
