@@ -177,7 +177,7 @@ class DataConfig:
 class TrainerConfig:
     epochs: int = 36
     steps_per_epoch: int = 50
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     warmup_steps: int = 30
     gradient_clip: float = 1.0

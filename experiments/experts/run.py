@@ -17,10 +17,15 @@ from trace_il.environment import make_env  # noqa: E402
 from trace_il.parallel import parallel_map  # noqa: E402
 from trace_il.scores import wilson_interval, write_results  # noqa: E402
 
-ENVS = {
+ENVS: dict[str, tuple[str, dict[str, Any]]] = {
     "corridor": ("Corridor-v0", {}),
     **{task: ("DelayedEvidence-v0", {"task": task}) for task in TASKS},
 }
+for task, kind in TASKS.items():  # as many values of the cue as the task allows
+    ENVS[f"{task}, {kind.max_cue_values} values"] = (
+        "DelayedEvidence-v0",
+        {"task": task, "cue_values": kind.max_cue_values},
+    )
 FIRST_SEED = 3_000_000  # demonstrations and evaluations use others
 
 

@@ -1,0 +1,211 @@
+"""Dynamics: forces between control points, and their integration in time (the neural ODE).
+
+Inside a body every pair of control points is a spring with learned stiffness and damping,
+
+    F_ij = -[ k(m_ij) (|d| - d0) + c(m_ij) d.(v_i - v_j)/|d| ] d/|d|,       d = p_i - p_j,  d0 its length at rest,
+
+with k, c > 0 and m_ij = (strain, its rate, d0, stiffness of the material, symmetric features of both contexts). A body
+that moves rigidly feels no force, and linear and angular momentum are conserved exactly.
+
+Between bodies forces act where surfaces meet, not between the sparse control points: those are far apart still when
+the surfaces touch, and a contact between them comes early. For surface samples a, b of two bodies, or of a body and a
+pusher, no farther apart than r,
+
+    f_ab = A_a A_b / r^(dim-1) w(|x_a - x_b|) P(g, |x_a - x_b|, g', |u_a - u_b|, |n_b - n_a|) n,      f_ba = -f_ab,
+
+with n along n_b - n_a (outward normals), g = n.(x_a - x_b) the gap, w a cosine that ends smoothly at r, and a learned
+pressure P > 0. A wall pushes a sample alike, along its normal. The field hands f to the control points as G^T f.
+
+With the accelerations a = F / m + gravity and the drag known, time goes in `substeps` of a frame by semi-implicit
+Euler.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .encoder import Statics
+
+STIFFNESS, DAMPING, PRESSURE = 1000.0, 1.5, 3000.0  # scales of what is learned: 1/s^2, 1/s, Pa
+LENGTH = 0.08  # m, unit of sizes
+MARGIN = 0.012  # m by which samples come nearer in a frame at most, for the list of pairs that is made once a frame
+
+
+def mlp(inputs: int, width: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, outputs)
+    )
+
+
+def unit(vector: Tensor) -> tuple[Tensor, Tensor]:
+    """Direction and length (..., 1); both are zero with finite gradients where the vector is zero."""
+    length = (vector.square().sum(-1, keepdim=True) + 1e-18).sqrt()
+    return vector / length, length
+
+
+class Pairs(NamedTuple):
+    """Surface samples that may touch within the frame: flat indices into (S, O Q + R) samples."""
+
+    first: Tensor
+    second: Tensor
+
+
+class Prepared(NamedTuple):
+    """What the springs need of a batch of scenes, computed once."""
+
+    length: Tensor  # (S, O, K, K), m, 1 on the diagonal
+    features: Tensor  # (S, O, K, K, F), those that do not change
+    scale: Tensor  # (S, O, K, K), mass of the body over K; 0 on the diagonal
+
+
+class Dynamics(nn.Module):
+    """Accelerations of control points and their integration.
+
+    Args:
+        dim: 2 or 3.
+        width, context: of the networks and of the context of a control point.
+        radius: r, m.
+        substeps: of a frame.
+        collide: False leaves out all forces between bodies (ablation).
+    """
+
+    def __init__(
+        self, dim: int, width: int = 48, context: int = 16, radius: float = 0.0, substeps: int = 4, collide: bool = True
+    ) -> None:
+        super().__init__()
+        self.dim, self.substeps, self.collide = dim, substeps, collide
+        self.radius = radius or {2: 0.02, 3: 0.03}[dim]
+        self.context = mlp(2, 32, context)
+        self.spring = mlp(4 + 2 * context, width, 2)
+        self.touch = mlp(5, 32, 1)
+        self.bounce = mlp(3, 32, 1)
+        with torch.no_grad():
+            for network in (self.spring, self.touch, self.bounce):
+                list(network.parameters())[-2].mul_(0.1)  # weights of the last layer
+
+    def prepare(self, scenes: Statics) -> Prepared:
+        offset = scenes.rest.unsqueeze(-2) - scenes.rest.unsqueeze(-3)
+        length = offset.norm(dim=-1)
+        count = length.shape[-1]
+        size = (length.sum((-1, -2)) / (count * (count - 1))).clamp_min(1e-3)[..., None, None]
+        relative = length / size
+        context = self.context(torch.stack([relative, (size / LENGTH).expand_as(length)], dim=-1)).mean(-2)
+        one, two = context.unsqueeze(-2), context.unsqueeze(-3)
+        young = scenes.young.log()[..., None, None].expand_as(length)
+        features = torch.cat([torch.stack([relative, young], -1), one + two, (one - two).abs()], dim=-1)
+        itself = torch.eye(count, dtype=torch.bool, device=length.device)
+        mass = (scenes.mass.sum(-1) * scenes.young * scenes.present)[..., None, None] / count
+        return Prepared(
+            length.masked_fill(itself, 1.0).clamp_min(1e-3), features, mass.expand_as(length).masked_fill(itself, 0.0)
+        )
+
+    def elastic(self, p: Tensor, v: Tensor, prepared: Prepared) -> Tensor:
+        """Forces (S, O, K, dim) of the springs."""
+        along, distance = unit(p.unsqueeze(-2) - p.unsqueeze(-3))
+        rate = ((v.unsqueeze(-2) - v.unsqueeze(-3)) * along).sum(-1)
+        stretch = distance.squeeze(-1) - prepared.length
+        changing = torch.stack([5 * stretch / prepared.length, rate], dim=-1)
+        raw = nn.functional.softplus(self.spring(torch.cat([changing, prepared.features], dim=-1)))
+        force = prepared.scale * (STIFFNESS * raw[..., 0] * stretch + DAMPING * raw[..., 1] * rate)
+        return -(force.unsqueeze(-1) * along).sum(-2)
+
+    def surface(self, p: Tensor, v: Tensor, scenes: Statics, pushers: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+        """Positions, velocities, outward normals (S, O Q + R, dim) and areas of the surface samples, pushers last."""
+        x, u = (scenes.samples @ p).flatten(1, 2), (scenes.samples @ v).flatten(1, 2)
+        tangents = scenes.tangents.flatten(2, 3) @ p
+        tangents = tangents.unflatten(2, scenes.tangents.shape[2:4]).flatten(1, 2)  # (S, O Q, dim - 1, dim)
+        if self.dim == 2:
+            normal = torch.stack([tangents[..., 0, 1], -tangents[..., 0, 0]], dim=-1)
+        else:
+            normal = torch.linalg.cross(tangents[..., 0, :], tangents[..., 1, :])
+        place, speed = pushers
+        return (
+            torch.cat([x, place], 1),
+            torch.cat([u, speed], 1),
+            torch.cat([unit(normal)[0], scenes.pusher_normals], 1),
+            torch.cat([scenes.areas.flatten(1), scenes.pusher_areas], 1),
+        )
+
+    @torch.no_grad()
+    def near(self, p: Tensor, scenes: Statics, pushers: Tensor) -> Pairs:
+        """Samples of different bodies that can come within `radius` in a frame."""
+        x = scenes.samples @ p  # (S, O, Q, dim)
+        bodies, samples = x.shape[1:3]
+        real = scenes.areas > 0
+        reach = self.radius + MARGIN
+        centre = p.mean(2)
+        extent = ((x - centre.unsqueeze(2)).norm(dim=-1) * real).amax(-1)
+        apart = (centre.unsqueeze(1) - centre.unsqueeze(2)).norm(dim=-1)
+        both = scenes.present.unsqueeze(1) & scenes.present.unsqueeze(2)
+        close = (apart < extent.unsqueeze(1) + extent.unsqueeze(2) + reach) & both
+        s, one, two = torch.triu(close, diagonal=1).nonzero().unbind(-1)
+        distance = torch.cdist(x[s, one], x[s, two], compute_mode="donot_use_mm_for_euclid_dist")
+        hit = (distance < reach) & real[s, one].unsqueeze(-1) & real[s, two].unsqueeze(-2)
+        m, a, b = hit.nonzero().unbind(-1)
+        total = bodies * samples + pushers.shape[1]
+        first, second = [s[m] * total + one[m] * samples + a], [s[m] * total + two[m] * samples + b]
+        if pushers.shape[1]:
+            flat = x.flatten(1, 2)
+            distance = torch.cdist(flat, pushers, compute_mode="donot_use_mm_for_euclid_dist")
+            hit = (distance < reach) & real.flatten(1).unsqueeze(-1) & (scenes.pusher_areas > 0).unsqueeze(1)
+            m, a, b = hit.nonzero().unbind(-1)
+            first.append(m * total + a)
+            second.append(m * total + bodies * samples + b)
+        return Pairs(torch.cat(first), torch.cat(second))
+
+    def contact(self, p: Tensor, v: Tensor, scenes: Statics, pushers: tuple[Tensor, Tensor], pairs: Pairs) -> Tensor:
+        """Forces (S, O, K, dim) between bodies, of pushers and of walls."""
+        x, u, normal, area = self.surface(p, v, scenes, pushers)
+        force = torch.zeros_like(x)
+        if len(pairs.first):
+            i, j = pairs
+            flat = [part.flatten(0, 1) for part in (x, u, normal)]
+            d, du, facing = (part[i] - part[j] for part in flat)
+            n, opposed = unit(-facing)
+            distance = unit(d)[1]
+            gap = (d * n).sum(-1, keepdim=True)
+            closing = (du * n).sum(-1, keepdim=True)
+            near = [gap / self.radius, distance / self.radius, closing, unit(du)[1], opposed]
+            weight = 0.5 * (1 + torch.cos(math.pi * (distance / self.radius).clamp_max(1.0)))
+            pressure = PRESSURE * scenes.depth * nn.functional.softplus(self.touch(torch.cat(near, dim=-1)))
+            areas = (area.flatten()[i] * area.flatten()[j] / self.radius ** (self.dim - 1)).unsqueeze(-1)
+            pushed = areas * weight * pressure * n
+            force = force.flatten(0, 1).index_add(0, i, pushed).index_add(0, j, -pushed).view_as(x)
+        if scenes.walls.shape[1]:
+            n, offset = scenes.walls[..., :-1], scenes.walls[..., -1]
+            gap = x @ n.transpose(1, 2) - offset.unsqueeze(1)  # (S, samples, W)
+            closing = u @ n.transpose(1, 2)
+            facing = normal @ n.transpose(1, 2)
+            weight = 0.5 * (1 + torch.cos(math.pi * (gap / self.radius).clamp(0.0, 1.0)))
+            weight = weight * scenes.wall_present.unsqueeze(1) * area.unsqueeze(-1)
+            features = torch.stack([gap / self.radius, closing, facing], dim=-1)
+            pressure = PRESSURE * scenes.depth * nn.functional.softplus(self.bounce(features).squeeze(-1))
+            force = force + (weight * pressure) @ n
+        count = scenes.samples.shape[1] * scenes.samples.shape[2]
+        force = force[:, :count].unflatten(1, scenes.samples.shape[1:3])
+        return scenes.samples.transpose(-1, -2) @ force
+
+    def forward(
+        self, p: Tensor, v: Tensor, scenes: Statics, prepared: Prepared, pushers: tuple[Tensor, Tensor], dt: float
+    ) -> tuple[Tensor, Tensor]:
+        """One frame of dt s: positions and velocities (S, O, K, dim) of the control points, `dt` later.
+
+        Args:
+            pushers: positions and velocities (S, R, dim) of pusher samples at the beginning of the frame.
+        """
+        place, speed = pushers
+        empty = torch.empty(0, dtype=torch.long, device=p.device)
+        pairs = self.near(p, scenes, place) if self.collide else Pairs(empty, empty)
+        h = dt / self.substeps
+        gravity = scenes.gravity[:, None, None]
+        decay = torch.exp(-h * scenes.drag)[:, None, None, None]
+        for step in range(self.substeps):
+            force = self.elastic(p, v, prepared)
+            if self.collide:
+                force = force + self.contact(p, v, scenes, (place + step * h * speed, speed), pairs)
+            v = decay * v + h * (force / scenes.mass.unsqueeze(-1) + gravity)
+            v = v * scenes.present[..., None, None]
+            p = p + h * v
+        return p, v

@@ -1,0 +1,130 @@
+"""Random scenes by seed: soft bodies thrown at each other, in free space, in a box with gravity, or before a pusher."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .shapes import KINDS_2D, KINDS_3D, body_mesh
+from .state import Body, Pusher, Scene, Wall
+
+WORLDS = ("free", "box", "pusher")
+RADIUS = 0.08  # of a body, m
+PUSHER_RADIUS = 0.025  # m
+TRIES = 50  # to place bodies without overlap, before the scene is called too full
+
+
+@dataclass(frozen=True)
+class SceneSettings:
+    """What scenes are drawn from.
+
+    Args:
+        dim: 2 or 3.
+        world: free (no gravity, no walls), box (gravity, floor and side walls) or pusher (drag, a disc or ball that
+            comes along).
+        bodies: fewest and most soft bodies.
+        kinds: of the bodies; empty: all that training uses, which leaves out `unseen`.
+        speed: largest speed at the start, m/s; young: Young's modulus, Pa, from and to.
+        spacing: between the points of a body, m; 0: the usual one.
+    """
+
+    dim: int = 2
+    world: str = "free"
+    bodies: tuple[int, int] = (2, 3)
+    kinds: tuple[str, ...] = ()
+    speed: float = 0.5
+    young: tuple[float, float] = (4e4, 8e4)
+    spacing: float = 0.0
+
+    @property
+    def usual_spacing(self) -> float:
+        return self.spacing or {2: 0.0135, 3: 0.035}[self.dim]
+
+
+UNSEEN = {2: ("l_shape", "star"), 3: ("extrusion",)}  # kinds that training does not see
+
+
+def training_kinds(dim: int) -> tuple[str, ...]:
+    return tuple(kind for kind in {2: KINDS_2D, 3: KINDS_3D}[dim] if kind not in UNSEEN[dim])
+
+
+def random_rotation(dim: int, rng: np.random.Generator) -> np.ndarray:
+    """A uniformly random rotation matrix."""
+    if dim == 2:
+        angle = rng.uniform(0, 2 * np.pi)
+        return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix, triangle = np.linalg.qr(rng.normal(size=(3, 3)))
+    matrix = matrix * np.sign(np.diag(triangle))
+    matrix[:, 0] *= np.linalg.det(matrix)
+    return matrix
+
+
+def random_scene(settings: SceneSettings, seed: int) -> Scene:
+    """The scene of a seed.
+
+    Raises:
+        ValueError: unknown dim, world or kind, or more bodies than fit.
+    """
+    if settings.dim not in (2, 3) or settings.world not in WORLDS:
+        raise ValueError(
+            f"dim must be 2 or 3 and world one of {', '.join(WORLDS)}, got {settings.dim}, {settings.world!r}"
+        )
+    if not 1 <= settings.bodies[0] <= settings.bodies[1]:
+        raise ValueError(f"bodies must be (fewest, most), at least 1, got {settings.bodies}")
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(settings.bodies[0], settings.bodies[1] + 1))
+    for _ in range(TRIES):
+        try:
+            scene = _draw(settings, count, rng)
+            scene.check()
+        except ValueError:
+            continue
+        return scene
+    raise ValueError(f"{count} bodies do not fit into the scene of seed {seed} without overlap; ask for fewer")
+
+
+def _draw(settings: SceneSettings, count: int, rng: np.random.Generator) -> Scene:
+    dim = settings.dim
+    reach = 0.2 * max(1.0, count / 2.2) ** (1 / dim) if count > 3 else 0.2
+    kinds = settings.kinds or training_kinds(dim)
+    meshes = [
+        body_mesh(str(rng.choice(kinds)), dim, RADIUS * rng.uniform(0.85, 1.15), settings.usual_spacing, rng)
+        for _ in range(count)
+    ]
+    radii = np.array([np.linalg.norm(mesh.points, axis=1).max() for mesh in meshes])
+    places = np.zeros((0, dim))
+    for _ in range(TRIES * count):
+        place = rng.uniform(-reach, reach, dim)
+        apart = np.linalg.norm(places - place, axis=1) > radii[: len(places)] + radii[len(places)] + 0.01
+        if np.linalg.norm(place) < reach and apart.all():
+            places = np.concatenate([places, place[None]])
+            if len(places) == count:
+                break
+    else:
+        raise ValueError("no room")
+    places -= places.mean(0)
+    bodies = []
+    for mesh, place in zip(meshes, places, strict=True):
+        towards = -place / max(float(np.linalg.norm(place)), 1e-9)
+        velocity = settings.speed * rng.uniform(0.4, 1) * towards + rng.normal(0, 0.08, dim)
+        if settings.world == "pusher":
+            velocity = 0.2 * velocity
+        spin = rng.uniform(-3, 3, 1 if dim == 2 else 3)
+        young = float(np.exp(rng.uniform(*np.log(settings.young))))
+        bodies.append(Body(mesh, place, random_rotation(dim, rng), velocity, spin, young))
+    gravity, drag = np.zeros(dim), 0.0
+    walls: tuple[Wall, ...] = ()
+    pushers: tuple[Pusher, ...] = ()
+    if settings.world == "box":
+        gravity[-1] = -1.0
+        half = 1.6 * reach
+        sides = [(sign * np.eye(dim)[axis], -half) for axis in range(dim - 1) for sign in (1, -1)]
+        walls = tuple(Wall(normal, offset) for normal, offset in [*sides, (np.eye(dim)[-1], -half)])
+    if settings.world == "pusher":
+        drag = 2.0
+        direction = rng.normal(size=dim)
+        direction /= np.linalg.norm(direction)
+        aside = rng.normal(0, 0.03, dim)
+        pushers = (
+            Pusher(PUSHER_RADIUS, 1.9 * reach * direction + aside, -settings.speed * rng.uniform(0.4, 1) * direction),
+        )
+    return Scene(tuple(bodies), pushers, walls, gravity, drag)

@@ -1,0 +1,267 @@
+"""Properties of the simulators: what physics and symmetry ask of them, trained or not."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+
+from sims import scenes
+from sims.dataset import FRAME, equivariance_floor, generate, load, moved, simulate
+from sims.eqcollide.decoder import interpolation
+from sims.eqcollide.encoder import control_of, encode
+from sims.eqcollide.model import EqCollide, LearnedSimulator, predict, pusher_frames
+from sims.flex import FlexSimulator, SimulationError
+from sims.scenes import SceneSettings, random_rotation, random_scene, training_kinds
+from sims.shapes import KINDS_2D, KINDS_3D, body_mesh, element_volumes, facet_normals, make_mesh
+from sims.state import Body, Pusher, Scene, Wall
+
+
+def model(dim: int, dtype: torch.dtype = torch.float64) -> EqCollide:
+    torch.manual_seed(0)
+    return EqCollide(dim).to(dtype)
+
+
+def pair(dim: int, gap: float = 0.05, speed: float = 0.6, seed: int = 0) -> Scene:
+    """Two bodies on their way to each other along x, `gap` m apart."""
+    rng = np.random.default_rng(seed)
+    spacing = {2: 0.0135, 3: 0.035}[dim]
+    bodies = []
+    for side in (-1, 1):
+        x = np.eye(dim)[0] * side
+        mesh = body_mesh("box" if side < 0 else training_kinds(dim)[-1], dim, 0.08, spacing, rng)
+        spin = np.full(1 if dim == 2 else 3, 0.7 * side)
+        turn = random_rotation(dim, rng)
+        near = gap / 2 - (side * mesh.points @ turn.T)[:, 0].min()
+        bodies.append(Body(mesh, near * x, turn, -speed / 2 * x, spin))
+    return Scene(tuple(bodies), gravity=np.zeros(dim))
+
+
+@pytest.mark.parametrize(("dim", "kind"), [*((2, kind) for kind in KINDS_2D), *((3, kind) for kind in KINDS_3D)])
+def test_meshes_are_sound(dim, kind):
+    for seed in range(3):
+        mesh = body_mesh(kind, dim, 0.08, {2: 0.0135, 3: 0.035}[dim], np.random.default_rng(seed))
+        assert mesh.volumes.min() > 0 and mesh.quality.min() > 0.2
+        assert np.abs(mesh.shares @ mesh.points).max() < 1e-12 and abs(mesh.shares.sum() - 1) < 1e-12
+        normals = facet_normals(mesh.points, mesh.surface)
+        assert np.abs(normals.sum(0)).max() < 1e-12  # the surface is closed
+        # Gauss: its normals point outwards, and enclose the volume of the elements.
+        middle = mesh.points[mesh.surface].mean(1)
+        assert np.einsum("fd,fd->", middle, normals) / dim == pytest.approx(mesh.volumes.sum())
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_ground_truth_keeps_momentum_and_repeats_itself(dim):
+    scene = pair(dim)
+    one, two = simulate(scene, 30), simulate(scene, 30)
+    np.testing.assert_array_equal(one.positions, two.positions)
+    momentum = np.einsum("p,tpd->td", one.mass, one.velocities)
+    assert np.abs(momentum - momentum[0]).max() < 1e-5 * np.abs(one.mass[:, None] * one.velocities[0]).sum()
+    energy = 0.5 * np.einsum("p,tpd,tpd->t", one.mass, one.velocities, one.velocities)
+    assert energy[-1] < energy[0] and energy.min() < 0.9 * energy[0]  # they met
+    volumes = element_volumes(one.positions[-1], one.elements)
+    assert volumes.min() > 0
+
+
+def test_ground_truth_is_equivariant_up_to_its_floor():
+    floor = equivariance_floor(SceneSettings(2), 20, range(2))
+    assert set(floor) == {"rotation", "translation", "reflection"} and max(floor.values()) < 2e-3
+
+
+def test_gravity_walls_drag_and_pushers_of_the_ground_truth():
+    mesh = body_mesh("disc", 2, 0.08, 0.0135, np.random.default_rng(0))
+    body = Body(mesh, np.zeros(2), np.eye(2), np.zeros(2), np.zeros(1))
+    down = np.array([0.0, -1.0])
+    fallen = simulate(Scene((body,), gravity=down), 20)
+    assert fallen.positions[-1, :, 1].mean() == pytest.approx(-0.5 * 0.2**2, rel=0.05)
+    floor = simulate(Scene((body,), walls=(Wall(np.array([0.0, 1.0]), -0.1),), gravity=down), 60)
+    assert floor.positions[..., 1].min() > -0.105
+    slowed = simulate(Scene((replace(body, velocity=np.array([0.5, 0.0])),), gravity=0 * down, drag=2.0), 50)
+    assert slowed.velocities[-1, :, 0].mean() == pytest.approx(0.5 * np.exp(-1), rel=0.02)
+    pusher = Pusher(0.02, np.array([-0.12, 0.0]), np.array([0.4, 0.0]))
+    pushed = simulate(Scene((body,), (pusher,), gravity=0 * down, drag=2.0), 40)
+    assert pushed.positions[-1, ~pushed.kinematic, 0].mean() > 0.02
+    np.testing.assert_allclose(pushed.positions[-1, pushed.kinematic].mean(0), [-0.12 + 0.4 * 0.4, 0], atol=1e-5)
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_control_points_carry_affine_motions_momentum_and_virtual_work(dim):
+    rng = np.random.default_rng(1)
+    mesh = body_mesh(training_kinds(dim)[-1], dim, 0.08, {2: 0.0135, 3: 0.035}[dim], rng)
+    mass = 2.0 * mesh.shares
+    control = control_of(mesh.points, mass, mesh.surface, 16)
+    affine, shift = rng.normal(size=(dim, dim)), rng.normal(size=dim)
+    target = mesh.points @ affine + shift
+    np.testing.assert_allclose(control.decode @ (control.points @ affine + shift), target, atol=1e-12)
+    np.testing.assert_allclose(control.encode @ target, control.points @ affine + shift, atol=1e-10)
+    velocities = rng.normal(size=mesh.points.shape)
+    np.testing.assert_allclose(control.masses @ (control.encode @ velocities), mass @ velocities, atol=1e-12)
+    assert control.masses.min() > 0
+    # Rotating the body at rest does not change the map.
+    turned = mesh.points @ random_rotation(dim, rng).T
+    chosen = [int(np.abs(mesh.points - point).sum(1).argmin()) for point in control.points]
+    np.testing.assert_allclose(interpolation(turned, turned[chosen]), control.decode, atol=1e-9)
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+@pytest.mark.parametrize("dim", [2, 3])
+def test_the_whole_step_is_equivariant(dim, dtype, limit):
+    simulator, rng = LearnedSimulator(model(dim, dtype)), np.random.default_rng(0)
+    scene = pair(dim, gap=0.012)  # close enough for contact within the frames
+    mirror = np.eye(dim)
+    mirror[0, 0] = -1
+    for matrix in (random_rotation(dim, rng), mirror):
+        shift = rng.uniform(-0.3, 0.3, dim)
+        ends = []
+        for start in (scene, moved(scene, matrix, shift)):
+            state = simulator.reset(start)
+            for _ in range(5):
+                state = simulator.step(state, FRAME)
+            ends.append(state)
+        assert np.abs(ends[1].positions - (ends[0].positions @ matrix.T + shift)).max() < limit
+        assert np.abs(ends[1].velocities - ends[0].velocities @ matrix.T).max() < 50 * limit
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_momentum_is_kept_to_round_off_in_a_collision(dim):
+    scene = pair(dim, gap=0.012)
+    simulator = LearnedSimulator(model(dim))
+    state = simulator.reset(scene)
+    mass = simulator.described.mass.astype(float)
+    before, own = mass @ state.velocities, state.body == 0
+    first = mass[own] @ state.velocities[own]
+    for _ in range(10):
+        state = simulator.step(state, FRAME)
+    assert np.abs(mass @ state.velocities - before).max() < 1e-10
+    assert np.abs(mass[own] @ state.velocities[own] - first).max() > 1e-4  # they did touch
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_far_bodies_move_as_if_alone_and_order_does_not_matter(dim):
+    scene, simulator = pair(dim, gap=0.4, speed=0.1), LearnedSimulator(model(dim))
+
+    def run(bodies: tuple[Body, ...]) -> list[np.ndarray]:
+        state = simulator.reset(replace(scene, bodies=bodies))
+        for _ in range(5):
+            state = simulator.step(state, FRAME)
+        return [state.positions[state.body == number] for number in range(len(bodies))]
+
+    one, two = scene.bodies
+    both = run((one, two))
+    np.testing.assert_array_equal(both[0], run((one,))[0])
+    swapped = run((two, one))
+    np.testing.assert_array_equal(both[1], swapped[0])
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_free_flight_is_rigid(dim):
+    scene = pair(dim, gap=0.8, speed=0.0)
+    simulator = LearnedSimulator(model(dim))
+    state = simulator.reset(scene)
+    rest = np.linalg.norm(state.positions[0] - state.positions[5])
+    for _ in range(30):
+        state = simulator.step(state, FRAME)
+    assert np.linalg.norm(state.positions[0] - state.positions[5]) == pytest.approx(rest, rel=5e-3)
+
+
+def test_batches_of_different_scenes_equal_single_ones():
+    settings = [SceneSettings(2, "free", (1, 1)), SceneSettings(2, "box", (3, 3)), SceneSettings(2, "pusher")]
+    trajectories = [simulate(random_scene(own, 3), 12) for own in settings]
+    network = model(2)
+    together = predict(network, trajectories, 12)
+    for trajectory, positions in zip(trajectories, together, strict=True):
+        np.testing.assert_allclose(predict(network, [trajectory], 12)[0], positions, atol=1e-12)
+        pushed = trajectory.kinematic
+        np.testing.assert_allclose(positions[:, pushed], trajectory.positions[:, pushed], atol=1e-5)
+
+
+def test_a_start_can_be_fitted_by_gradient_through_a_rollout():
+    trajectory = simulate(pair(2, gap=0.012), 10)
+    network = model(2)
+    batch = network.statics([trajectory])
+    p, v = (part[0].double() for part in encode([trajectory], slice(0, 1), 16))
+    pushers = pusher_frames([trajectory], 10, p)
+    target = network.rollout(p, v, batch, pushers, 10)[0][-1].detach()
+    guess = torch.zeros(1, 2, 1, 2, dtype=torch.float64, requires_grad=True)
+    truth = v.mean(2, keepdim=True)
+    optimiser = torch.optim.LBFGS([guess], max_iter=20, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimiser.zero_grad()
+        end = network.rollout(p, v - truth + guess, batch, pushers, 10)[0][-1]
+        loss = 1e4 * (end - target).square().sum()
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    assert (guess - truth).abs().max() < 1e-3
+
+
+def test_datasets_go_on_after_a_kill_and_are_never_half(tmp_path):
+    root = tmp_path / "data"
+    code = (
+        "from pathlib import Path; from sims.dataset import generate; from sims.scenes import SceneSettings\n"
+        f"if __name__ == '__main__':\n list(generate(Path({str(root)!r}), SceneSettings(2), 12, 20, 100, 2))"
+    )
+    script = tmp_path / "go.py"
+    script.write_text(code)
+    command = [sys.executable, str(script)]
+    process = subprocess.Popen(command, cwd=ROOT, env={"PYTHONPATH": str(ROOT), "PATH": ""})
+    deadline = time.monotonic() + 120
+    while len(list(root.glob("0*.npz"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with pytest.raises(ValueError, match="not complete"):
+        load(root)
+    before = {path.name: path.stat().st_mtime_ns for path in root.glob("0*.npz")}
+    assert 3 <= len(before) < 12
+    assert list(generate(root, SceneSettings(2), 12, 20, 100, 2))[-1] == 12
+    assert all((root / name).stat().st_mtime_ns == stamp for name, stamp in before.items())
+    trajectories = load(root)
+    assert len(trajectories) == 12 and all(trajectory.frames == 20 for trajectory in trajectories)
+    assert json.loads((root / "complete.json").read_text())["rejected"] >= 0
+    again = simulate(random_scene(SceneSettings(2), int(trajectories[5].seed)), 20)
+    np.testing.assert_array_equal(again.positions, trajectories[5].positions)
+    with pytest.raises(ValueError, match="count=12, asked for 13"):
+        next(generate(root, SceneSettings(2), 13, 20, 100, 2))
+
+
+def test_bad_scenes_and_meshes(monkeypatch):
+    monkeypatch.setattr(scenes, "TRIES", 1)
+    scene = pair(2)
+    one, two = scene.bodies
+    for bad, message in (
+        (replace(scene, bodies=()), "no body"),
+        (replace(scene, bodies=(one, replace(two, position=one.position))), "bodies 0 and 1 overlap"),
+        (replace(scene, gravity=np.zeros(3)), "has 2 dimensions, gravity has 3"),
+        (replace(scene, bodies=(replace(one, velocity=np.array([np.nan, 0])),)), "finite"),
+        (replace(scene, bodies=(replace(one, young=0.0),)), "young and density must be > 0"),
+        (replace(scene, walls=(Wall(np.array([1.0, 0.0]), 0.0),)), "body 0 is .* inside a wall"),
+        (replace(scene, pushers=(Pusher(0.02, one.position, np.zeros(2)),)), "bodies 0 and 2 overlap: -"),
+    ):
+        for simulator in (FlexSimulator(), LearnedSimulator(model(2))):
+            with pytest.raises(ValueError, match=message):
+                simulator.reset(bad)
+    with pytest.raises(ValueError, match="needs more than dim points"):
+        make_mesh(np.zeros((1, 2)), np.zeros((0, 3), int))
+    with pytest.raises(ValueError, match="element 0 of the body is degenerate"):
+        make_mesh(np.array([[0, 0], [1, 0], [2, 1e-4]]), np.array([[0, 1, 2]]))
+    with pytest.raises(ValueError, match="60 bodies do not fit"):
+        random_scene(SceneSettings(2, bodies=(60, 60)), 0)
+    with pytest.raises(ValueError, match="this model is of 3 dimensions, the scene has 2"):
+        LearnedSimulator(model(3)).reset(scene)
+    with pytest.raises(ValueError, match="has 9 points, but 16 control points"):
+        control_of(np.random.default_rng(0).normal(size=(9, 2)), np.ones(9), np.array([[0, 1]]), 16)
+
+
+def test_a_diverging_scene_is_an_error():
+    scene = pair(2, speed=30.0)
+    with pytest.raises(SimulationError, match=r"inside out|diverged"):
+        simulate(scene, 30)
