@@ -23,6 +23,7 @@ from .shapes import Mesh
 from .state import Body, Pusher, Scene, State, Wall
 
 FRAME = 0.01  # s
+ENERGY_TOLERANCE = 0.1  # share of the kinetic energy at the start that a trajectory may gain
 SEEDS_EACH = 100  # scenes drawn for one trajectory before generation is given up
 
 
@@ -86,7 +87,13 @@ def simulate(scene: Scene, frames: int, seed: int = 0) -> Trajectory:
     states = [simulator.reset(scene)]
     for _ in range(frames):
         states.append(simulator.step(states[-1], FRAME))
-    return describe(scene, states, seed)
+    trajectory = describe(scene, states, seed)
+    kinetic = 0.5 * (trajectory.velocities**2).sum(-1)
+    fallen = (trajectory.positions - trajectory.positions[0]) @ trajectory.gravity
+    gained = (kinetic - kinetic[0] - fallen) @ trajectory.mass
+    if not scene.pushers and gained.max() > ENERGY_TOLERANCE * (1e-3 + kinetic[0] @ trajectory.mass):
+        raise SimulationError(f"{gained.max():.3g} J of energy came from nowhere; use stiffer bodies or slower ones")
+    return trajectory
 
 
 def moved(scene: Scene, matrix: np.ndarray, shift: np.ndarray) -> Scene:
