@@ -16,7 +16,7 @@ from .base import Layout, Progress, Task, touching
 TABLE = 0.40  # height of the table top, m
 TRAY = np.array([0.42, 0.19])
 BOX = np.array([0.40, -0.04])
-BINS = np.array([[0.52, -0.17], [0.48, -0.46], [0.635, -0.32], [0.26, -0.47]])  # one a cue value
+BINS = np.array([[0.52, -0.17], [0.48, -0.46], [0.585, -0.315], [0.26, -0.47]])  # one a cue value
 BIN_HALF = 0.065
 BOX_HALF = np.array([0.018, 0.018, 0.03])
 LID_OPEN, LID_TRAVEL = 0.09, 0.13  # m
