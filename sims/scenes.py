@@ -22,7 +22,7 @@ class SceneSettings:
         world: free (no gravity, no walls), box (gravity, floor and side walls) or pusher (drag, a disc or ball that
             comes along).
         bodies: fewest and most soft bodies.
-        kinds: of the bodies; empty: all that training uses, which leaves out `unseen`.
+        kinds: of the bodies; empty: all that training uses, which leaves out `UNSEEN`.
         speed: largest speed at the start, m/s; young: Young's modulus, Pa, from and to.
         spacing: between the points of a body, m; 0: the usual one.
     """
@@ -70,16 +70,22 @@ def random_scene(settings: SceneSettings, seed: int) -> Scene:
         )
     if not 1 <= settings.bodies[0] <= settings.bodies[1]:
         raise ValueError(f"bodies must be (fewest, most), at least 1, got {settings.bodies}")
+    known = {2: KINDS_2D, 3: KINDS_3D}[settings.dim]
+    for kind in settings.kinds:
+        if kind not in known:
+            raise ValueError(f"unknown shape {kind!r}; choose of {', '.join(known)} in {settings.dim}D")
     rng = np.random.default_rng(seed)
     count = int(rng.integers(settings.bodies[0], settings.bodies[1] + 1))
+    reason: ValueError | None = None
     for _ in range(TRIES):
         try:
             scene = _draw(settings, count, rng)
             scene.check()
-        except ValueError:
-            continue
-        return scene
-    raise ValueError(f"{count} bodies do not fit into the scene of seed {seed} without overlap; ask for fewer")
+        except ValueError as error:
+            reason = error
+        else:
+            return scene
+    raise ValueError(f"{count} bodies do not fit into the scene of seed {seed} ({reason}); ask for fewer") from reason
 
 
 def _draw(settings: SceneSettings, count: int, rng: np.random.Generator) -> Scene:
@@ -100,7 +106,7 @@ def _draw(settings: SceneSettings, count: int, rng: np.random.Generator) -> Scen
             if len(places) == count:
                 break
     else:
-        raise ValueError("no room")
+        raise ValueError("there is no room for all of them")
     places -= places.mean(0)
     bodies = []
     for mesh, place in zip(meshes, places, strict=True):

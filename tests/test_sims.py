@@ -255,6 +255,8 @@ def test_bad_scenes_and_meshes(monkeypatch):
         make_mesh(np.array([[0, 0], [1, 0], [2, 1e-4]]), np.array([[0, 1, 2]]))
     with pytest.raises(ValueError, match="60 bodies do not fit"):
         random_scene(SceneSettings(2, bodies=(60, 60)), 0)
+    with pytest.raises(ValueError, match="unknown shape 'cube'; choose of disc"):
+        random_scene(SceneSettings(2, kinds=("cube",)), 0)
     with pytest.raises(ValueError, match="this model is of 3 dimensions, the scene has 2"):
         LearnedSimulator(model(3)).reset(scene)
     with pytest.raises(ValueError, match="has 9 points, but 16 control points"):
