@@ -21,7 +21,7 @@ from ..shapes import facet_normals
 from ..state import THICKNESS
 from .decoder import farthest_points, interpolation
 
-YOUNG, DENSITY = 5e4, 1000.0  # Pa and kg/m^3, units of what bodies are made of
+YOUNG = 5e4  # Pa, unit of stiffness
 
 
 @dataclass(frozen=True)
