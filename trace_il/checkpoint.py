@@ -89,7 +89,9 @@ def warm_start(agent: Agent, path: Path) -> None:
 
 def load_recall(path: Path, agent: Agent) -> RecallHead | None:
     """The recall head that the agent of a checkpoint was trained with, if it was."""
-    weights = {k.removeprefix("recall."): v for k, v in read_checkpoint(path)["state_dict"].items() if k.startswith("recall.")}
+    weights = {
+        k.removeprefix("recall."): v for k, v in read_checkpoint(path)["state_dict"].items() if k.startswith("recall.")
+    }
     if not weights:
         return None
     memory = agent.memory
