@@ -1,18 +1,28 @@
-"""Train a policy and judge it: python train.py [env=...] [memory=...] [key=value ...]
+"""Train a policy or a simulator and judge it.
 
-Demonstrations are collected if they are missing; the run can be interrupted and the same command continues
-it. `python train.py -m memory=none,gru,trace` compares memories. All keys: trace_il/config.py.
+python train.py [env=...] [memory=...] [key=value ...]                    a policy; all keys: trace_il/config.py
+python train.py sim=eqcollide [env=soft_bodies_2d] [key=value ...]        a simulator; all keys: trace_il/sim_config.py
+
+Data are made if they are missing; the run can be interrupted and the same command continues it.
+`python train.py -m memory=none,gru,trace` compares memories, `python train.py -m sim=eqcollide,gns` simulators.
 """
 
+import sys
+
 from trace_il.cli import run_program
-from trace_il.config import TrainConfig
+from trace_il.config import RunConfig, TrainConfig
 
 
-def main(config: TrainConfig) -> str:
-    from trace_il.pipeline import main_job
+def main(config: RunConfig) -> str:
+    if isinstance(config, TrainConfig):
+        from trace_il.pipeline import main_job
 
-    return str(main_job(config))
+        return str(main_job(config))
+    from trace_il.sim_pipeline import simulator_job
+
+    return str(simulator_job(config))
 
 
 if __name__ == "__main__":
-    run_program(main, "train")
+    simulator = any(word.startswith("sim=") for word in sys.argv[1:])
+    run_program(main, "train_simulator" if simulator else "train")

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -142,6 +142,23 @@ def equivariance_floor(settings: SceneSettings, frames: int, seeds: range) -> di
             difference = ends[name] - (first.positions[-1] @ matrix.T + shift)
             squares[name].append(float((difference[soft] ** 2).sum(-1).mean()))
     return {name: float(np.sqrt(np.mean(values))) for name, values in squares.items() if values}
+
+
+def transformed(trajectory: Trajectory, matrix: np.ndarray, shift: np.ndarray) -> Trajectory:
+    """A trajectory under an orthogonal matrix (a rotation, or a reflection) and a shift."""
+    rest, elements, surface = trajectory.rest, trajectory.elements, trajectory.surface
+    if np.linalg.det(matrix) < 0:  # a mirrored body has a mirrored mesh
+        rest = rest * np.where(np.arange(trajectory.dim) == 0, -1, 1).astype(rest.dtype)
+        elements = elements[:, [1, 0, *range(2, trajectory.dim + 1)]]
+        surface = surface[:, [1, 0, *range(2, trajectory.dim)]]
+    walls = trajectory.walls.copy()
+    walls[:, :-1] = walls[:, :-1] @ matrix.T
+    walls[:, -1] += walls[:, :-1] @ shift
+    return replace(
+        trajectory, rest=rest, elements=elements, surface=surface, walls=walls,
+        positions=trajectory.positions @ matrix.T + shift, velocities=trajectory.velocities @ matrix.T,
+        gravity=matrix @ trajectory.gravity,
+    )  # fmt: skip
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

@@ -15,9 +15,10 @@ from conftest import ROOT
 from sims import scenes
 from sims.dataset import FRAME, equivariance_floor, generate, load, moved, simulate
 from sims.eqcollide.decoder import interpolation
-from sims.eqcollide.encoder import control_of, encode
-from sims.eqcollide.model import EqCollide, LearnedSimulator, predict, pusher_frames
+from sims.eqcollide.encoder import control_of
+from sims.eqcollide.model import EqCollide
 from sims.flex import FlexSimulator, SimulationError
+from sims.model import LearnedSimulator, predict
 from sims.scenes import SceneSettings, random_rotation, random_scene, training_kinds
 from sims.shapes import KINDS_2D, KINDS_3D, body_mesh, element_volumes, facet_normals, make_mesh
 from sims.state import Body, Pusher, Scene, Wall
@@ -175,8 +176,9 @@ def test_batches_of_different_scenes_equal_single_ones():
     trajectories = [simulate(random_scene(own, 3), 12) for own in settings]
     network = model(2)
     together = predict(network, trajectories, 12)
-    for trajectory, positions in zip(trajectories, together, strict=True):
-        np.testing.assert_allclose(predict(network, [trajectory], 12)[0], positions, atol=1e-12)
+    for trajectory, result in zip(trajectories, together, strict=True):
+        positions = result.positions
+        np.testing.assert_allclose(predict(network, [trajectory], 12)[0].positions, positions, atol=1e-12)
         pushed = trajectory.kinematic
         np.testing.assert_allclose(positions[:, pushed], trajectory.positions[:, pushed], atol=1e-5)
 
@@ -185,8 +187,8 @@ def test_a_start_can_be_fitted_by_gradient_through_a_rollout():
     trajectory = simulate(pair(2, gap=0.012), 10)
     network = model(2)
     batch = network.statics([trajectory])
-    p, v = (part[0].double() for part in encode([trajectory], slice(0, 1), 16))
-    pushers = pusher_frames([trajectory], 10, p)
+    window = network.window([trajectory], [0], 10)
+    p, v, pushers = window.positions[0], window.velocities[0], (window.place, window.speeds)
     target = network.rollout(p, v, batch, pushers, 10)[0][-1].detach()
     guess = torch.zeros(1, 2, 1, 2, dtype=torch.float64, requires_grad=True)
     truth = v.mean(2, keepdim=True)

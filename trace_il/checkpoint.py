@@ -33,9 +33,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             Path(temporary).unlink(missing_ok=True)
 
 
-def describe(config: dict[str, Any], spec: AgentSpec) -> dict[str, Any]:
-    """What a checkpoint says of itself, in plain containers."""
-    return {"format": FORMAT, "version": __version__, "config": config, "spec": asdict(spec)}
+def describe(config: dict[str, Any], spec: AgentSpec | None = None) -> dict[str, Any]:
+    """What a checkpoint says of itself, in plain containers. A simulator has no agent's spec."""
+    about = {"format": FORMAT, "version": __version__, "config": config}
+    return about | ({} if spec is None else {"spec": asdict(spec)})
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -103,7 +103,14 @@ def run_name(env: Any, memory: str, seed: int) -> str:
     return f"{env_label(str(env.id), env.get('task'))}-{memory}-{seed}"
 
 
+def simulator_name(env: Any, sim: str, seed: int) -> str:
+    """Default name of a simulator's run: scenes, model, seed."""
+    world = "" if env.world == "free" else f"_{env.world}"
+    return f"{env.id}_{env.dim}d{world}-{sim}-{seed}"
+
+
 OmegaConf.register_new_resolver("trace_name", run_name, replace=True)
+OmegaConf.register_new_resolver("simulator_name", simulator_name, replace=True)
 
 
 class CompareRuns(Callback):
@@ -120,11 +127,12 @@ class CompareRuns(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         from rich.console import Console
 
-        from .scores import score_table
+        from .scores import score_table, simulator_table
 
         if len(self.summaries) > 1:
             rows = {name: summary["scores"]["trained"] for name, summary in self.summaries}
-            Console().print(score_table(rows, "comparison"))
+            table = simulator_table if "sim" in config else score_table
+            Console().print(table(rows, "comparison"))
 
 
 class PhaseClock:

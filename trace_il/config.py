@@ -174,25 +174,31 @@ class DataConfig:
 
 
 @dataclass
-class TrainerConfig:
+class FitConfig:
+    """How anything is trained."""
+
     epochs: int = 36
     steps_per_epoch: int = 50
     learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    warmup_steps: int = 30
     gradient_clip: float = 1.0
     ema: float = 0.98  # decay of averaged weights, which are evaluated; 0: none
+    accelerator: str = "auto"  # auto, cpu, gpu
+    devices: int = 1
+    num_nodes: int = 1
+    precision: str = "auto"  # auto: 32-true on a CPU, bf16-mixed on a GPU
+    threads: int = 0  # CPU threads; 0: one a core
+
+
+@dataclass
+class TrainerConfig(FitConfig):
+    weight_decay: float = 1e-4
+    warmup_steps: int = 30
     clear_share: float = 0.125  # share of ticks trained once more with the memory cleared before
     teacher: str = "attention"  # attention, none: a second readout, in training only
     distillation: float = 0.0  # weight of the distance between the memory's summary and the teacher's
     residual: float = 0.0  # share by which targets are weighted with the error of the policy without a past, 0 to 1
     recall: float = 0.0  # weight of redrawing from the memory what was seen before
     init: str | None = None  # checkpoint whose agent training begins with, of a run with the same agent
-    accelerator: str = "auto"  # auto, cpu, gpu
-    devices: int = 1
-    num_nodes: int = 1
-    precision: str = "auto"  # auto: 32-true on a CPU, bf16-mixed on a GPU
-    threads: int = 0  # CPU threads; 0: one a core
     stop_at: float = 0.0  # held-out branch accuracy at which training stops; 0: it goes on
     closed_loop_every: int = 0  # epochs between closed-loop evaluations during training; 0: none
 
@@ -214,7 +220,21 @@ class ParallelConfig:
 
 
 @dataclass
-class TrainConfig:
+class RunConfig:
+    """What every run of train.py has."""
+
+    trainer: FitConfig = field(default_factory=FitConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    wandb: str = "auto"  # auto: online when logged in, else offline; offline, online, off
+    seed: int = 0
+    name: str = MISSING  # the run folder is <runs>/<name>
+    runs: str = "runs"
+    overwrite: bool = False  # delete a run of the same name first
+    debug: bool = False  # stack traces
+
+
+@dataclass
+class TrainConfig(RunConfig):
     env: EnvConfig = MISSING
     memory: MemoryConfig = MISSING
     policy: PolicyConfig = MISSING
@@ -223,13 +243,6 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    parallel: ParallelConfig = field(default_factory=ParallelConfig)
-    wandb: str = "auto"  # auto: online when logged in, else offline; offline, online, off
-    seed: int = 0
-    name: str = MISSING  # the run folder is <runs>/<name>
-    runs: str = "runs"
-    overwrite: bool = False  # delete a run of the same name first
-    debug: bool = False  # stack traces
 
 
 @dataclass
@@ -254,12 +267,16 @@ POLICY_CONFIGS = {"act": ACTConfig, "diffusion": DiffusionConfig}
 
 def register() -> None:
     """Register the schemas with Hydra."""
+    from .sim_config import SIMS, SimulatorRunConfig, SoftBodiesConfig
+
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
+    store.store(name="simulator_schema", node=SimulatorRunConfig)
     store.store(name="collect_schema", node=CollectConfig)
-    for group, options in (("env_schema", ENVS), ("memory", MEMORY_CONFIGS), ("policy", POLICY_CONFIGS)):
+    groups = {"env_schema": {**ENVS, "soft_bodies": SoftBodiesConfig}, "memory": MEMORY_CONFIGS}
+    for group, options in {**groups, "policy": POLICY_CONFIGS, "sim_schema": SIMS}.items():
         for name, node in options.items():
-            store.store(group=group, name=name, node=node, package="env" if group == "env_schema" else group)
+            store.store(group=group, name=name, node=node, package=group.removesuffix("_schema"))
 
 
 def env_label(env_id: str, task: str | None) -> str:

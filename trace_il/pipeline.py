@@ -5,9 +5,11 @@ import os
 import shutil
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import numpy as np
 import torch
 import yaml
@@ -16,9 +18,9 @@ from rich.progress import Progress, track
 
 from .agent import Agent, AgentSpec
 from .build import agent_spec, build_agent, fit_address, fit_statistics, relative_actions
-from .checkpoint import warm_start
+from .checkpoint import describe, warm_start
 from .cli import PhaseClock
-from .config import CollectConfig, TrainConfig, env_label, env_options, from_plain, to_plain
+from .config import CollectConfig, RunConfig, TrainConfig, env_label, env_options, from_plain, to_plain
 from .data.collect import CollectSpec, collect
 from .data.datamodule import EpisodeDataModule
 from .data.lerobot import read_info
@@ -31,7 +33,7 @@ from .memory.teacher import AttentionTeacher
 from .parallel import core_count
 from .rollout import RolloutSpec, evaluate
 from .scores import provenance, score, score_table
-from .trainer import make_trainer
+from .trainer import ClosedLoop, StopAtBranchAccuracy, fit_or_continue, make_trainer
 from .validate import validate
 
 # Changing these does not change what is trained: a run may be continued with other values.
@@ -141,9 +143,13 @@ def check_buildable(config: TrainConfig) -> None:
         warm_start(agent, Path(config.trainer.init))
 
 
-def open_run(config: TrainConfig) -> tuple[Path, dict[str, Any] | None]:
+def open_run(
+    config: RunConfig, load: Callable[[dict[str, Any]], RunConfig] = from_plain
+) -> tuple[Path, dict[str, Any] | None]:
     """The run folder and, if it is finished, its summary.
 
+    Args:
+        load: makes a configuration of the stored one.
     Raises:
         UserError: a run of that name was made with another configuration.
     """
@@ -157,7 +163,7 @@ def open_run(config: TrainConfig) -> tuple[Path, dict[str, Any] | None]:
     path, plain = folder / "config.yaml", to_plain(config)
     if path.exists():
         stored = yaml.safe_load(path.read_text())
-        before, now = _what_is_trained(to_plain(from_plain(stored))), _what_is_trained(plain)
+        before, now = _what_is_trained(to_plain(load(stored))), _what_is_trained(plain)
         for key in sorted(now):
             if before.get(key) != now[key]:
                 difference = _first_difference(key, before.get(key), now[key])
@@ -218,20 +224,19 @@ def fit(config: TrainConfig, folder: Path, root: Path, console: Console) -> dict
     limits = check_environment(config, data)
     module = make_module(config, data, limits)
     run_id = json.loads((folder / "run.json").read_text())["id"]
-    if config.trainer.stop_at > 0 and not module.templates.usable:
-        raise UserError(f"trainer.stop_at={config.trainer.stop_at} needs demonstrations with a cue and a branch; set 0")
-    trainer = make_trainer(config, folder, run_id, module, env_options(config.env))
-    last = folder / "checkpoints/last.ckpt"
-    if last.exists():
-        console.print(f"continuing {folder} from {last}")
-    clock = PhaseClock()
-    try:
-        trainer.fit(module, datamodule=data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
-    except SystemExit as stop:  # what Lightning makes of Ctrl-C
-        raise KeyboardInterrupt from stop
-    clock.lap("fit")
-    for logger in trainer.loggers:
-        logger.finalize("success")
+    callbacks: list[pl.Callback] = []
+    if config.trainer.closed_loop_every > 0:
+        every, seed = config.trainer.closed_loop_every, config.evaluation.seed
+        callbacks.append(ClosedLoop(every, config.env.id, env_options(config.env), seed))
+    if config.trainer.stop_at > 0:
+        if not module.templates.usable:
+            raise UserError(
+                f"trainer.stop_at={config.trainer.stop_at} needs demonstrations with a cue and a branch; set 0"
+            )
+        callbacks.append(StopAtBranchAccuracy(config.trainer.stop_at, config.trainer.epochs))
+    about = describe(to_plain(config), module.agent.spec)
+    trainer = make_trainer(config, folder, run_id, about, "val/action_error", callbacks)
+    seconds = fit_or_continue(trainer, module, data, folder, console)
     report: dict[str, Any] = {
         "optimiser_steps": trainer.global_step,
         "parameters": {
@@ -246,7 +251,7 @@ def fit(config: TrainConfig, folder: Path, root: Path, console: Console) -> dict
     targets = float(module.targets_trained)
     if targets:  # zero when the run had been finished before
         report["images_encoded_per_sample"] = module.images_encoded / targets
-        report["samples_per_second"] = targets * trainer.world_size / clock.seconds["fit"]
+        report["samples_per_second"] = targets * trainer.world_size / seconds
     return report
 
 

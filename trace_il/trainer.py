@@ -6,6 +6,7 @@ import io
 import logging
 import netrc
 import os
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
+from rich.console import Console
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from .agent import Controller
-from .checkpoint import AtomicCheckpointIO, describe, read_checkpoint
-from .config import TrainConfig, to_plain
+from .checkpoint import AtomicCheckpointIO, read_checkpoint
+from .config import RunConfig, to_plain
 from .environment import make_env
 from .files import atomic_write
 from .learn import ImitationModule
@@ -144,7 +146,7 @@ def wandb_logged_in() -> bool:
     return bool(entry and entry[2])
 
 
-def loggers(config: TrainConfig, folder: Path, run_id: str) -> list[Logger]:
+def loggers(config: RunConfig, folder: Path, run_id: str) -> list[Logger]:
     """Always a CSV; wandb offline unless the user is logged in or says otherwise."""
     out: list[Logger] = [AppendCSVLogger(folder, name="")]
     if config.wandb != "off":
@@ -179,9 +181,15 @@ def quiet() -> None:
 
 
 def make_trainer(
-    config: TrainConfig, folder: Path, run_id: str, module: ImitationModule, env_options: dict[str, Any] | None
+    config: RunConfig, folder: Path, run_id: str, about: dict[str, Any], monitor: str, callbacks: list[pl.Callback]
 ) -> pl.Trainer:
-    """The trainer. `env_options`: for closed-loop evaluation during training, None without an environment."""
+    """The trainer of a run.
+
+    Args:
+        about: what checkpoints say of themselves.
+        monitor: the metric that the best checkpoint has least of.
+        callbacks: further ones; they see the averaged weights when validation ends.
+    """
     quiet()
     trim_metrics(folder / "metrics.csv", folder / "checkpoints/last.ckpt")
     trainer = config.trainer
@@ -194,20 +202,8 @@ def make_trainer(
         "auto_insert_metric_name": False,
         "enable_version_counter": False,
     }
-    callbacks: list[pl.Callback] = [AboutCheckpoint(describe(to_plain(config), module.agent.spec))]
-    # Before the average, which puts the raw weights back when validation ends.
-    if trainer.closed_loop_every > 0 and env_options is not None:
-        callbacks.append(ClosedLoop(trainer.closed_loop_every, config.env.id, env_options, config.evaluation.seed))
-    if trainer.ema > 0:
-        callbacks.append(ExponentialAverage(trainer.ema))
-    callbacks += [
-        ModelCheckpoint(filename="best", monitor="val/action_error", mode="min", **checkpoints),
-        # A callback of its own: with a monitor, `last` would only be written when the metric improves.
-        ModelCheckpoint(filename="last", monitor=None, save_on_train_epoch_end=True, **checkpoints),
-        RichProgressBar(leave=False),
-    ]
-    if trainer.stop_at > 0:
-        callbacks.append(StopAtBranchAccuracy(trainer.stop_at, trainer.epochs))
+    # The average puts the raw weights back when validation ends.
+    average = [ExponentialAverage(trainer.ema)] if trainer.ema > 0 else []
     several = trainer.devices * trainer.num_nodes > 1
     return pl.Trainer(
         accelerator="gpu" if gpu else "cpu",
@@ -223,8 +219,33 @@ def make_trainer(
         gradient_clip_val=trainer.gradient_clip or None,
         log_every_n_steps=10,
         logger=loggers(config, folder, run_id),
-        callbacks=callbacks,
+        callbacks=[
+            AboutCheckpoint(about),
+            *callbacks,
+            *average,
+            ModelCheckpoint(filename="best", monitor=monitor, mode="min", **checkpoints),
+            # A callback of its own: with a monitor, `last` would only be written when the metric improves.
+            ModelCheckpoint(filename="last", monitor=None, save_on_train_epoch_end=True, **checkpoints),
+            RichProgressBar(leave=False),
+        ],
         plugins=[AtomicCheckpointIO()],
         enable_model_summary=False,
         default_root_dir=folder,
     )
+
+
+def fit_or_continue(
+    trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule, folder: Path, console: Console
+) -> float:
+    """Train to the end, from the last checkpoint if there is one; the seconds it took."""
+    last = folder / "checkpoints/last.ckpt"
+    if last.exists():
+        console.print(f"continuing {folder} from {last}")
+    begin = time.perf_counter()
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    except SystemExit as stop:  # what Lightning makes of Ctrl-C
+        raise KeyboardInterrupt from stop
+    for logger in trainer.loggers:
+        logger.finalize("success")
+    return time.perf_counter() - begin

@@ -4,30 +4,33 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from .config import ACTConfig, TrainConfig
+from .config import ACTConfig, RunConfig, TrainConfig
 from .errors import UserError
+from .sim_config import SimulatorRunConfig, SoftBodiesConfig
+
+PRECISIONS = ("auto", "32-true", "16-mixed", "bf16-mixed")
 
 
-def validate(config: TrainConfig) -> None:
-    """Checks that cross fields or need the machine; all before any long work.
+def require(condition: bool, message: str) -> None:
+    """Raise a UserError unless the condition holds."""
+    if not condition:
+        raise UserError(message)
 
-    Raises:
-        UserError: names the value and the way out.
-    """
 
-    def require(condition: bool, message: str) -> None:
-        if not condition:
-            raise UserError(message)
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    require(value in choices, f"{name}={value!r}; expected {', '.join(choices[:-1])} or {choices[-1]}")
 
-    trainer, data = config.trainer, config.data
+
+def validate_run(config: RunConfig) -> None:
+    """What holds for every run."""
+    trainer = config.trainer
     require(
         bool(config.name) and not set(config.name) & set("/\\ ") and config.name not in (".", ".."),
         f"name={config.name!r} must be a plain folder name",
     )
-    require(
-        trainer.accelerator in ("auto", "cpu", "gpu"),
-        f"trainer.accelerator={trainer.accelerator!r}; expected auto, cpu or gpu",
-    )
+    _one_of("trainer.accelerator", trainer.accelerator, ("auto", "cpu", "gpu"))
+    _one_of("trainer.precision", trainer.precision, PRECISIONS)
+    _one_of("wandb", config.wandb, ("auto", "offline", "online", "off"))
     found = torch.cuda.device_count()
     if trainer.accelerator == "gpu":
         require(found > 0, "trainer.accelerator=gpu was asked for, but torch sees no GPU; use trainer.accelerator=auto")
@@ -37,35 +40,40 @@ def validate(config: TrainConfig) -> None:
     require(
         not sweep or trainer.devices * trainer.num_nodes == 1, "-m runs one process a run; start each run of several"
     )
+    for name in ("epochs", "steps_per_epoch", "devices", "num_nodes"):
+        require(getattr(trainer, name) >= 1, f"trainer.{name}={getattr(trainer, name)} must be at least 1")
+    require(trainer.learning_rate > 0, f"trainer.learning_rate={trainer.learning_rate} must be > 0")
+    for name, value in (("trainer.threads", trainer.threads), ("parallel.workers", config.parallel.workers)):
+        require(value >= 0, f"{name}={value} must not be negative")
+    require(0 <= trainer.ema < 1, f"trainer.ema={trainer.ema} must lie in [0, 1)")
+
+
+def validate(config: TrainConfig) -> None:
+    """Checks of a policy's run that cross fields or need the machine; all before any long work.
+
+    Raises:
+        UserError: names the value and the way out.
+    """
     require(
-        trainer.teacher in ("attention", "none"), f"trainer.teacher={trainer.teacher!r}; expected attention or none"
+        not isinstance(config.env, SoftBodiesConfig),
+        "env=soft_bodies is for simulators, not policies; add sim=eqcollide",
     )
-    require(
-        config.wandb in ("auto", "offline", "online", "off"),
-        f"wandb={config.wandb!r}; expected auto, offline, online or off",
-    )
+    validate_run(config)
+    trainer, data = config.trainer, config.data
+    _one_of("trainer.teacher", trainer.teacher, ("attention", "none"))
     for name, value in (
-        ("trainer.epochs", trainer.epochs),
-        ("trainer.steps_per_epoch", trainer.steps_per_epoch),
-        ("trainer.devices", trainer.devices),
         ("data.batch_size", data.batch_size),
         ("agent.tick_every", config.agent.tick_every),
         ("policy.chunk", config.policy.chunk),
     ):
         require(value >= 1, f"{name}={value} must be at least 1")
     for name, value in (
-        ("data.num_workers", data.num_workers), ("parallel.workers", config.parallel.workers),
-        ("evaluation.episodes", config.evaluation.episodes), ("evaluation.videos", config.evaluation.videos),
-        ("trainer.threads", trainer.threads),
+        ("data.num_workers", data.num_workers), ("evaluation.episodes", config.evaluation.episodes),
+        ("evaluation.videos", config.evaluation.videos),
     ):  # fmt: skip
         require(value >= 0, f"{name}={value} must not be negative")
-    require(
-        trainer.precision in ("auto", "32-true", "16-mixed", "bf16-mixed"),
-        f"trainer.precision={trainer.precision!r}; expected auto, 32-true, 16-mixed or bf16-mixed",
-    )
     require(data.root is not None or data.episodes >= 2, f"data.episodes={data.episodes} must be at least 2")
     require(0 < data.holdout < 1, f"data.holdout={data.holdout} must lie between 0 and 1")
-    require(0 <= trainer.ema < 1, f"trainer.ema={trainer.ema} must lie in [0, 1)")
     require(0 <= trainer.clear_share <= 1, f"trainer.clear_share={trainer.clear_share} must lie in [0, 1]")
     require(0 <= trainer.stop_at <= 1, f"trainer.stop_at={trainer.stop_at} must lie in [0, 1]")
     require(0 <= trainer.residual <= 1, f"trainer.residual={trainer.residual} must lie in [0, 1]")
@@ -88,4 +96,29 @@ def validate(config: TrainConfig) -> None:
         config.policy.chunk >= config.agent.tick_every,
         f"policy.chunk={config.policy.chunk} is shorter than agent.tick_every={config.agent.tick_every}: "
         "actions would run out before the next tick",
+    )
+
+
+def validate_simulator(config: SimulatorRunConfig) -> None:
+    """The same of a simulator's run.
+
+    Raises:
+        UserError: names the value and the way out.
+    """
+    validate_run(config)
+    trainer, data = config.trainer, config.data
+    require(config.env.dim in (2, 3), f"env.dim={config.env.dim} must be 2 or 3")
+    require(len(config.env.bodies) == 2, f"env.bodies={config.env.bodies} must be the fewest and the most")
+    require(len(config.env.young) == 2, f"env.young={config.env.young} must be the least and the largest")
+    require(min(config.env.young) > 0, f"env.young={config.env.young} must be > 0")
+    for name, value in (
+        ("data.trajectories", data.trajectories), ("data.validation", data.validation), ("data.frames", data.frames),
+        ("data.batch_size", data.batch_size), ("evaluation.scenes", config.evaluation.scenes),
+    ):  # fmt: skip
+        require(value >= 1, f"{name}={value} must be at least 1")
+    require(data.num_workers >= 0, f"data.num_workers={data.num_workers} must not be negative")
+    require(trainer.noise >= 0, f"trainer.noise={trainer.noise} must not be negative")
+    require(
+        len(trainer.unroll) > 0 and min(trainer.unroll) >= 1 and max(trainer.unroll) <= data.frames,
+        f"trainer.unroll={trainer.unroll} must be numbers of frames from 1 to data.frames={data.frames}",
     )

@@ -45,6 +45,11 @@ def unit(vector: Tensor) -> tuple[Tensor, Tensor]:
     return vector / length, length
 
 
+def window(distance: Tensor) -> Tensor:
+    """1 at zero and below, 0 from one on, smooth between."""
+    return 0.5 * (1 + torch.cos(math.pi * distance.clamp(0.0, 1.0)))
+
+
 class Pairs(NamedTuple):
     """Surface samples that may touch within the frame: flat indices into (S, O Q + R) samples."""
 
@@ -57,7 +62,7 @@ class Prepared(NamedTuple):
 
     length: Tensor  # (S, O, K, K), m, 1 on the diagonal
     features: Tensor  # (S, O, K, K, F), those that do not change
-    scale: Tensor  # (S, O, K, K), mass of the body over K; 0 on the diagonal
+    scale: Tensor  # (S, O, K, K), reduced mass times stiffness of the material; 0 on the diagonal
 
 
 class Dynamics(nn.Module):
@@ -96,10 +101,10 @@ class Dynamics(nn.Module):
         young = scenes.young.log()[..., None, None].expand_as(length)
         features = torch.cat([torch.stack([relative, young], -1), one + two, (one - two).abs()], dim=-1)
         itself = torch.eye(count, dtype=torch.bool, device=length.device)
-        mass = (scenes.mass.sum(-1) * scenes.young * scenes.present)[..., None, None] / count
-        return Prepared(
-            length.masked_fill(itself, 1.0).clamp_min(1e-3), features, mass.expand_as(length).masked_fill(itself, 0.0)
-        )
+        # The reduced mass of a pair, so that light points do not oscillate faster than the time steps can follow.
+        one, two = scenes.mass.unsqueeze(-1), scenes.mass.unsqueeze(-2)
+        mass = 2 * one * two / (one + two) * (scenes.young * scenes.present)[..., None, None]
+        return Prepared(length.masked_fill(itself, 1.0).clamp_min(1e-3), features, mass.masked_fill(itself, 0.0))
 
     def elastic(self, p: Tensor, v: Tensor, prepared: Prepared) -> Tensor:
         """Forces (S, O, K, dim) of the springs."""
@@ -127,6 +132,23 @@ class Dynamics(nn.Module):
             torch.cat([unit(normal)[0], scenes.pusher_normals], 1),
             torch.cat([scenes.areas.flatten(1), scenes.pusher_areas], 1),
         )
+
+    def pressure(self, d: Tensor, du: Tensor, opposed: Tensor) -> Tensor:
+        """Pressure times direction (N, dim) that pairs of samples exert on the first, from the differences of their
+        positions and velocities (first less second) and of their normals (second less first)."""
+        n, opposition = unit(opposed)
+        distance = unit(d)[1]
+        gap = (d * n).sum(-1, keepdim=True)
+        closing = (du * n).sum(-1, keepdim=True)
+        near = [gap / self.radius, distance / self.radius, closing, unit(du)[1], opposition]
+        raw = nn.functional.softplus(self.touch(torch.cat(near, dim=-1)))
+        return PRESSURE * raw * window(distance / self.radius) * n
+
+    def wall_force(self, gap: Tensor, u: Tensor, normal: Tensor, n: Tensor, weight: Tensor) -> Tensor:
+        """Forces (S, samples, dim) of walls with normals n (S, W, dim); gap, weight: (S, samples, W)."""
+        inner = [vectors @ n.transpose(1, 2) for vectors in (u, normal)]
+        raw = nn.functional.softplus(self.bounce(torch.stack([gap / self.radius, *inner], dim=-1)).squeeze(-1))
+        return (weight * PRESSURE * raw) @ n
 
     @torch.no_grad()
     def near(self, p: Tensor, scenes: Statics, pushers: Tensor) -> Pairs:
@@ -163,26 +185,14 @@ class Dynamics(nn.Module):
             i, j = pairs
             flat = [part.flatten(0, 1) for part in (x, u, normal)]
             d, du, facing = (part[i] - part[j] for part in flat)
-            n, opposed = unit(-facing)
-            distance = unit(d)[1]
-            gap = (d * n).sum(-1, keepdim=True)
-            closing = (du * n).sum(-1, keepdim=True)
-            near = [gap / self.radius, distance / self.radius, closing, unit(du)[1], opposed]
-            weight = 0.5 * (1 + torch.cos(math.pi * (distance / self.radius).clamp_max(1.0)))
-            pressure = PRESSURE * scenes.depth * nn.functional.softplus(self.touch(torch.cat(near, dim=-1)))
             areas = (area.flatten()[i] * area.flatten()[j] / self.radius ** (self.dim - 1)).unsqueeze(-1)
-            pushed = areas * weight * pressure * n
+            pushed = areas * scenes.depth * self.pressure(d, du, -facing)
             force = force.flatten(0, 1).index_add(0, i, pushed).index_add(0, j, -pushed).view_as(x)
         if scenes.walls.shape[1]:
             n, offset = scenes.walls[..., :-1], scenes.walls[..., -1]
             gap = x @ n.transpose(1, 2) - offset.unsqueeze(1)  # (S, samples, W)
-            closing = u @ n.transpose(1, 2)
-            facing = normal @ n.transpose(1, 2)
-            weight = 0.5 * (1 + torch.cos(math.pi * (gap / self.radius).clamp(0.0, 1.0)))
-            weight = weight * scenes.wall_present.unsqueeze(1) * area.unsqueeze(-1)
-            features = torch.stack([gap / self.radius, closing, facing], dim=-1)
-            pressure = PRESSURE * scenes.depth * nn.functional.softplus(self.bounce(features).squeeze(-1))
-            force = force + (weight * pressure) @ n
+            weight = scenes.depth * window(gap / self.radius) * scenes.wall_present.unsqueeze(1) * area.unsqueeze(-1)
+            force = force + self.wall_force(gap, u, normal, n, weight)
         count = scenes.samples.shape[1] * scenes.samples.shape[2]
         force = force[:, :count].unflatten(1, scenes.samples.shape[1:3])
         return scenes.samples.transpose(-1, -2) @ force

@@ -9,7 +9,7 @@ Shapes: S scenes, O bodies, K control points, Q surface samples, R samples of pu
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..dataset import Trajectory
+from ..model import Batch
 from ..shapes import facet_normals
 from ..state import THICKNESS
 from .decoder import farthest_points, interpolation
@@ -75,7 +76,7 @@ def controls(trajectory: Trajectory, count: int) -> list[tuple[np.ndarray, Contr
 
 
 @dataclass
-class Statics:
+class Statics(Batch):
     """What does not change in a batch of scenes."""
 
     rest: Tensor  # (S, O, K, dim)
@@ -97,19 +98,8 @@ class Statics:
         """Thickness of the bodies, m; 1 in 3D."""
         return THICKNESS if self.rest.shape[-1] == 2 else 1.0
 
-    def to(self, *where: torch.device | torch.dtype) -> "Statics":
-        """On another device or in another precision."""
-        moved = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            for target in where:
-                if isinstance(target, torch.device) or value.is_floating_point():
-                    value = value.to(target)
-            moved[field.name] = value
-        return Statics(**moved)
 
-
-def statics(trajectories: Sequence[Trajectory], count: int) -> Statics:
+def gather(trajectories: Sequence[Trajectory], count: int) -> Statics:
     """Scenes of trajectories as padded tensors with `count` control points a body."""
     parts = [controls(trajectory, count) for trajectory in trajectories]
     dim, scenes = trajectories[0].dim, len(trajectories)
@@ -151,19 +141,3 @@ def statics(trajectories: Sequence[Trajectory], count: int) -> Statics:
             out["pusher_normals"][scene, : len(normal)] = normal / radius
             out["pusher_areas"][scene, : len(normal)] = whole[:, 0] / len(normal)
     return Statics(**{name: torch.from_numpy(value) for name, value in out.items()})
-
-
-def encode(trajectories: Sequence[Trajectory], frames: Sequence[int] | slice, count: int) -> tuple[Tensor, Tensor]:
-    """Positions and velocities of the control points at `frames`, each (T, S, O, K, dim)."""
-    parts = [controls(trajectory, count) for trajectory in trajectories]
-    bodies = max(len(own) for own in parts)
-    out = []
-    for name in ("positions", "velocities"):
-        rows = []
-        for trajectory, own in zip(trajectories, parts, strict=True):
-            values = getattr(trajectory, name)[frames]
-            fitted = [np.einsum("kp,tpd->tkd", control.encode, values[:, points]) for points, control in own]
-            fitted += [np.zeros_like(fitted[0])] * (bodies - len(own))
-            rows.append(np.stack(fitted, axis=1))
-        out.append(torch.from_numpy(np.stack(rows, axis=1)))
-    return out[0], out[1]

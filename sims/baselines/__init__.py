@@ -1,0 +1,1 @@
+"""What the model is compared with: graph networks on particles, rigid motion, and itself less a part."""

@@ -1,0 +1,77 @@
+"""Simulators by name, and files of trained ones."""
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .baselines.egnn import EGNN, SEGNO
+from .baselines.gns import GNS
+from .baselines.meshgraphnets import MeshGraphNets
+from .baselines.rigid import Ballistic, ConstantVelocity
+from .baselines.twin import FirstOrder, Twin
+from .eqcollide.model import EqCollide
+from .model import LearnedModel
+
+MODELS: dict[str, Callable[..., LearnedModel]] = {
+    "eqcollide": EqCollide,
+    "twin": Twin,
+    "first_order": FirstOrder,
+    "gns": GNS,
+    "meshgraphnets": MeshGraphNets,
+    "egnn": EGNN,
+    "segno": SEGNO,
+    "constant_velocity": ConstantVelocity,
+    "ballistic": Ballistic,
+}
+FORMAT = 1  # raised whenever old files can no longer be read
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Which model, for how many dimensions, with which constructor arguments."""
+
+    name: str
+    dim: int
+    options: dict[str, Any]
+
+    def build(self) -> LearnedModel:
+        """A model with fresh weights.
+
+        Raises:
+            ValueError: unknown name, or arguments that the model refuses.
+        """
+        if self.name not in MODELS:
+            raise ValueError(f"unknown simulator {self.name!r}; choose of {', '.join(MODELS)}")
+        return MODELS[self.name](self.dim, **self.options)
+
+
+def save(path: Path, recipe: Recipe, model: LearnedModel) -> None:
+    """Write a trained model, atomically."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    weights = {name: value.cpu() for name, value in model.state_dict().items()}
+    torch.save({"simulator": FORMAT, "recipe": asdict(recipe), "weights": weights}, temporary)
+    temporary.replace(path)
+
+
+def load(path: Path) -> LearnedModel:
+    """The model of a file, in evaluation mode.
+
+    Raises:
+        ValueError: no such file, or not one of a simulator of this version.
+    """
+    if not path.is_file():
+        raise ValueError(f"no simulator at {path}; train one: python train.py sim=eqcollide env=soft_bodies_2d")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        found = content["simulator"]
+    except Exception as error:  # torch raises many types for damaged files
+        raise ValueError(f"{path} is damaged or not a simulator ({type(error).__name__})") from error
+    if found != FORMAT:
+        raise ValueError(f"{path} has format {found}, this version reads {FORMAT}; train it again")
+    model = Recipe(**content["recipe"]).build()
+    model.load_state_dict(content["weights"])
+    return model.eval()

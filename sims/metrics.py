@@ -1,0 +1,164 @@
+"""How good a predicted trajectory is: errors, contact, conservation, symmetry. Lengths in m."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist
+
+from .dataset import Trajectory, transformed
+from .model import LearnedModel, Prediction, predict
+from .scenes import random_rotation
+from .state import CONTACT_RADIUS, contained
+
+DIVERGED = 0.25  # m^2, mean squared error from which a rollout has diverged: three bodies' size
+AT = (1, 10, 49, 99)  # frames whose error is told apart
+TOUCH = 2 * CONTACT_RADIUS + 0.002  # surfaces that are nearer meet
+SEEN = 0.05  # bodies whose bounding boxes are farther apart are not measured
+
+
+def squared_errors(truth: Trajectory, positions: np.ndarray) -> np.ndarray:
+    """Squared distance to the truth, a mean over the particles of soft bodies, of each frame, (T + 1,)."""
+    soft, frames = ~truth.kinematic, len(positions)
+    difference = positions[:, soft] - truth.positions[:frames, soft]
+    with np.errstate(over="ignore", invalid="ignore"):
+        return (difference**2).sum(-1).mean(1)
+
+
+def facet_distances(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """Distances (N, F) of points (N, dim) to facets (F, dim, dim): segments in 2D, triangles in 3D."""
+    if corners.shape[-1] == 2:
+        return _segment_distances(points, corners[:, 0], corners[:, 1])
+    one, two, arm = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0], points[:, None] - corners[:, 0]
+    a, b, c = (one * one).sum(-1), (one * two).sum(-1), (two * two).sum(-1)
+    x, y = (arm * one).sum(-1), (arm * two).sum(-1)
+    scale = a * c - b * b
+    u, v = (c * x - b * y) / scale, (a * y - b * x) / scale
+    inside = (u >= 0) & (v >= 0) & (u + v <= 1)
+    normal = np.cross(one, two)
+    height = np.abs((arm * normal).sum(-1)) / np.linalg.norm(normal, axis=-1)
+    sides = [_segment_distances(points, corners[:, i], corners[:, j]) for i, j in ((0, 1), (1, 2), (2, 0))]
+    return np.where(inside, height, np.min(sides, axis=0))
+
+
+def _segment_distances(points: np.ndarray, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
+    along, arm = end - begin, points[:, None] - begin
+    t = ((arm * along).sum(-1) / (along * along).sum(-1)).clip(0, 1)
+    return np.linalg.norm(arm - t[..., None] * along, axis=-1)
+
+
+def gaps(truth: Trajectory, positions: np.ndarray) -> np.ndarray:
+    """Smallest distance between the surfaces of soft bodies in each frame, (T + 1,), at most SEEN; negative: how deep
+    a particle is in another body."""
+    bodies = len(truth.young)
+    surfaces = [truth.surface[np.isin(truth.surface[:, 0], np.flatnonzero(truth.body == b))] for b in range(bodies)]
+    solids = [truth.elements[np.isin(truth.elements[:, 0], np.flatnonzero(truth.body == b))] for b in range(bodies)]
+    out = np.full(len(positions), SEEN)
+    for frame, now in enumerate(positions):
+        if not np.isfinite(now).all():
+            continue
+        for one, two in combinations(range(bodies), 2):
+            sides = [now[np.unique(surfaces[body])] for body in (one, two)]
+            apart = np.maximum(sides[0].min(0) - sides[1].max(0), sides[1].min(0) - sides[0].max(0))
+            if apart.max() > SEEN:
+                continue
+            for points, other in ((sides[0], two), (sides[1], one)):
+                distance = facet_distances(points, now[surfaces[other]]).min(1)
+                inside = contained(points, now, solids[other]) > 0
+                out[frame] = min(out[frame], np.where(inside, -distance, distance).min())
+    return out
+
+
+def _drift(values: np.ndarray, scale: float) -> float:
+    return float(np.linalg.norm(values - values[0], axis=-1).max() / scale)
+
+
+def rollout_scores(truth: Trajectory, result: Prediction) -> dict[str, float]:
+    """All scores of one rollout; NaN where one does not apply, such as the momentum of a scene with a pusher."""
+    frames, soft = len(result.positions), ~truth.kinematic
+    errors = squared_errors(truth, result.positions)
+    diverged = not (np.isfinite(errors).all() and errors.max() < DIVERGED)
+    scores: dict[str, float] = {"diverged": float(diverged), "mse": float(errors[1:].mean())}
+    for frame in AT:
+        scores[f"mse_{frame}"] = float(errors[frame]) if frame < frames else np.nan
+    if diverged:
+        return scores
+    mass, x, v = truth.mass[soft].astype(float), result.positions[:, soft], result.velocities[:, soft]
+    expected = truth.velocities[:frames, soft].astype(float)
+    kinetic, real = (0.5 * np.einsum("p,tpd,tpd->t", mass, u, u) for u in (v, expected))
+    scores["kinetic_energy_error"] = float(np.abs(kinetic - real).mean() / real.max())
+    last, aim = x[-1], truth.positions[frames - 1, soft].astype(float)
+    scores["chamfer"] = float(cKDTree(aim).query(last)[0].mean() + cKDTree(last).query(aim)[0].mean())
+    # Optimal transport between equal weights, exactly: what Sinkhorn's iteration approximates.
+    cost = cdist(last, aim, "sqeuclidean")
+    scores["transport"] = float(np.sqrt(cost[linear_sum_assignment(cost)].mean()))
+    found, wanted = gaps(truth, result.positions), gaps(truth, truth.positions[:frames])
+    met, meant = (np.flatnonzero(own < TOUCH) for own in (found, wanted))
+    if wanted.min() < SEEN:
+        scores["gap_error"] = float(abs(found.min() - wanted.min()))
+    scores["penetration"] = float(max(0.0, -found.min()))
+    scores["missed_impact"] = float((len(met) == 0) != (len(meant) == 0))
+    if len(met) and len(meant):
+        scores["impact_frames"] = float(abs(met[0] - meant[0]))
+    alone = not truth.kinematic.any() and not len(truth.walls) and float(truth.drag) == 0
+    if alone and not truth.gravity.any():
+        momentum = np.einsum("p,tpd->td", mass, v)
+        scores["momentum_drift"] = _drift(momentum, float(mass @ np.linalg.norm(v[0], axis=-1)))
+        arm = x - np.einsum("p,tpd->td", mass, x)[:, None] / mass.sum()
+        if truth.dim == 2:
+            turning = np.einsum("p,tp->t", mass, arm[..., 0] * v[..., 1] - arm[..., 1] * v[..., 0])[:, None]
+        else:
+            turning = np.einsum("p,tpd->td", mass, np.cross(arm, v))
+        scale = float(mass @ (np.linalg.norm(arm[0], axis=-1) * np.linalg.norm(v[0], axis=-1)))
+        scores["angular_momentum_drift"] = _drift(turning, scale)
+        free = int(meant[0]) - 1 if len(meant) else frames
+        if free > 3:
+            scores["free_energy_drift"] = float(np.abs(kinetic[:free] / kinetic[0] - 1).max())
+    return scores
+
+
+def summarise(scores: Sequence[dict[str, float]]) -> dict[str, Any]:
+    """Means over scenes (of those that did not diverge, but for the errors), and medians where they say more."""
+    names = [name for name in dict.fromkeys(key for own in scores for key in own)]
+    out: dict[str, Any] = {"scenes": len(scores)}
+    for name in names:
+        values = np.array([own.get(name, np.nan) for own in scores], float)
+        if name.startswith("mse"):  # what diverged counts as the limit
+            values = np.where(np.isnan(values), np.nan, np.minimum(values, DIVERGED))
+        if np.isnan(values).all():
+            continue
+        out[name] = float(np.nanmean(values))
+        if name in ("mse", "impact_frames", "gap_error"):
+            out[f"{name}_median"] = float(np.nanmedian(values))
+        if name == "penetration":
+            out["penetration_worst"] = float(np.nanmax(values))
+    return out
+
+
+def equivariance_error(model: LearnedModel, trajectories: Sequence[Trajectory], frames: int, seed: int = 0) -> float:
+    """Largest distance between the moved prediction of a scene and the prediction of the moved scene, m.
+
+    Every scene is moved by a random rotation, every second one is mirrored too, and by a shift of up to 1 m.
+    """
+    rng, moves = np.random.default_rng(seed), []
+    for number, trajectory in enumerate(trajectories):
+        matrix = random_rotation(trajectory.dim, rng)
+        matrix[0] *= 1 - 2 * (number % 2)
+        moves.append((matrix, rng.uniform(-1, 1, trajectory.dim)))
+    starts = [_wide(trajectory) for trajectory in trajectories]
+    first = predict(model, starts, frames)
+    second = predict(model, [transformed(t, *move) for t, move in zip(starts, moves, strict=True)], frames)
+    return max(
+        float(np.abs(two.positions - (one.positions @ matrix.T + shift)).max())
+        for one, two, (matrix, shift) in zip(first, second, moves, strict=True)
+    )
+
+
+def _wide(trajectory: Trajectory) -> Trajectory:
+    """In float64, so that moving a scene does not round it."""
+    names = ("positions", "velocities", "gravity", "walls")
+    return replace(trajectory, **{name: getattr(trajectory, name).astype(float) for name in names})

@@ -1,0 +1,203 @@
+"""What every learned simulator is: a map from particles to its own variables and back, and steps of these.
+
+S scenes are a batch; `...` below are a model's own axes, such as bodies and control points, or particles; padded.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .dataset import FRAME, Trajectory, describe
+from .state import Scene, State
+
+Own = TypeVar("Own", bound="Batch")
+
+
+@dataclass
+class Batch:
+    """Tensors of a batch of scenes."""
+
+    def to(self: Own, *where: torch.device | torch.dtype) -> Own:
+        """On another device or in another precision."""
+        moved: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Batch):
+                value = value.to(*where)
+            elif isinstance(value, Tensor):
+                for target in where:
+                    if isinstance(target, torch.device) or value.is_floating_point():
+                        value = value.to(target)
+            moved[field.name] = value
+        return type(self)(**moved)
+
+
+@dataclass
+class Window(Batch):
+    """Some frames of a batch of scenes: T + 1 states, the first of which is given to the model."""
+
+    statics: Any  # the model's batch of what does not change
+    positions: Tensor  # (T + 1, S, ..., dim)
+    velocities: Tensor  # (T + 1, S, ..., dim)
+    past: Tensor  # (history, S, ..., dim), velocities before; the first frame's where there was none before
+    place: Tensor  # (S, R, dim), samples of pushers at the beginning
+    speeds: Tensor  # (T, S, R, dim), of pushers in each frame
+
+
+class LearnedModel(nn.Module):
+    """Base of all learned simulators.
+
+    Args:
+        dim: 2 or 3.
+    Raises:
+        ValueError: another dim.
+    """
+
+    history = 0  # frames before the present whose velocities a step wants
+    place: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        if dim not in (2, 3):
+            raise ValueError(f"dim must be 2 or 3, got {dim}")
+        self.dim = dim
+        self.register_buffer("place", torch.zeros(()), persistent=False)  # tells device and precision
+
+    @abstractmethod
+    def gather(self, trajectories: Sequence[Trajectory]) -> Any:
+        """What does not change in scenes, a `Batch` of float64."""
+
+    @abstractmethod
+    def encode(self, trajectories: Sequence[Trajectory], values: Sequence[np.ndarray]) -> Tensor:
+        """Positions or velocities (T, P, dim) of the particles of each scene as the model's (T, S, ..., dim)."""
+
+    @abstractmethod
+    def decode(self, trajectories: Sequence[Trajectory], values: np.ndarray) -> list[np.ndarray]:
+        """The inverse; (T, P, dim) of each scene. What it says of pushers does not count."""
+
+    @abstractmethod
+    def weights(self, statics: Any) -> Tensor:
+        """How much each variable counts, (S, ...); 0 for padding and pushers."""
+
+    @abstractmethod
+    def rollout(
+        self, p: Tensor, v: Tensor, statics: Any, pushers: tuple[Tensor, Tensor], frames: int, dt: float = FRAME,
+        past: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """Positions and velocities (frames + 1, S, ..., dim), the given ones first. Differentiable.
+
+        Args:
+            p, v: (S, ..., dim).
+            pushers: positions (S, R, dim) at the beginning, velocities (frames, S, R, dim) of each frame.
+            past: (history, S, ..., dim), velocities before; None: always v.
+        """
+
+    def statics(self, trajectories: Sequence[Trajectory]) -> Any:
+        """What does not change in scenes, on the model's device and in its precision.
+
+        Raises:
+            ValueError: no scene, or one of another dimension.
+        """
+        self.check(trajectories)
+        return self.gather(trajectories).to(self.place.device, self.place.dtype)
+
+    def check(self, trajectories: Sequence[Trajectory]) -> None:
+        """Raise a ValueError for no scene, or one of another dimension."""
+        if not trajectories:
+            raise ValueError("no scene was given; at least one is needed")
+        for trajectory in trajectories:
+            if trajectory.dim != self.dim:
+                raise ValueError(f"this model is of {self.dim} dimensions, the scene has {trajectory.dim}")
+
+    def window(self, trajectories: Sequence[Trajectory], starts: Sequence[int], frames: int) -> Window:
+        """`frames` frames of each trajectory from a frame of its own, in float64 on the CPU."""
+        self.check(trajectories)
+        pairs = list(zip(trajectories, starts, strict=True))
+        place, speeds = pusher_frames(trajectories, starts, frames)
+        positions = self.encode(trajectories, [t.positions[start : start + frames + 1] for t, start in pairs])
+        velocities = self.encode(trajectories, [t.velocities[start : start + frames + 1] for t, start in pairs])
+        past = velocities[:0]
+        if self.history:
+            before = [np.maximum(np.arange(start - self.history, start), 0) for start in starts]
+            past = self.encode(trajectories, [t.velocities[own] for t, own in zip(trajectories, before, strict=True)])
+        return Window(self.gather(trajectories), positions, velocities, past, place, speeds)
+
+
+def pusher_frames(trajectories: Sequence[Trajectory], starts: Sequence[int], frames: int) -> tuple[Tensor, Tensor]:
+    """Pusher samples of trajectories from frame `starts` on: positions (S, R, dim), velocities (frames, S, R, dim).
+
+    Beyond the end of a trajectory its pushers keep their last velocity.
+    """
+    own = [np.flatnonzero(trajectory.kinematic) for trajectory in trajectories]
+    most, dim = max(len(points) for points in own), trajectories[0].dim
+    place = np.zeros((len(trajectories), most, dim))
+    speed = np.zeros((frames, len(trajectories), most, dim))
+    for scene, (trajectory, points, start) in enumerate(zip(trajectories, own, starts, strict=True)):
+        at = np.minimum(np.arange(start, start + frames), len(trajectory.velocities) - 1)
+        place[scene, : len(points)] = trajectory.positions[start, points]
+        speed[:, scene, : len(points)] = trajectory.velocities[at][:, points]
+    return torch.from_numpy(place), torch.from_numpy(speed)
+
+
+@dataclass
+class Prediction:
+    """Frames of one scene as a model sees them: positions and velocities (T + 1, P, dim), and its own variables."""
+
+    positions: np.ndarray
+    velocities: np.ndarray
+    latent: np.ndarray  # (T + 1, ..., dim), positions
+
+
+@torch.no_grad()
+def predict(
+    model: LearnedModel, trajectories: Sequence[Trajectory], frames: int, dt: float = FRAME, statics: Any = None
+) -> list[Prediction]:
+    """`frames` frames of dt s of each scene, from its first state.
+
+    Args:
+        statics: of these scenes, if they are known already.
+    """
+    statics = model.statics(trajectories) if statics is None else statics
+    like = model.place
+    p = model.encode(trajectories, [t.positions[:1] for t in trajectories])[0].to(like)
+    v = model.encode(trajectories, [t.velocities[:1] for t in trajectories])[0].to(like)
+    place, speeds = pusher_frames(trajectories, [0] * len(trajectories), frames)
+    result = model.rollout(p, v, statics, (place.to(like), speeds.to(like)), frames, dt)
+    latent, change = (part.double().cpu().numpy() for part in result)
+    out = []
+    positions, velocities = model.decode(trajectories, latent), model.decode(trajectories, change)
+    for scene, trajectory in enumerate(trajectories):
+        pushed = trajectory.kinematic
+        count = int(pushed.sum())
+        steps = dt * np.cumsum(speeds[:, scene, :count].numpy(), axis=0)
+        positions[scene][:, pushed] = trajectory.positions[0, pushed] + np.concatenate([0 * steps[:1], steps])
+        velocities[scene][:, pushed] = speeds[:, scene, :count][[*range(frames), frames - 1]].numpy()
+        out.append(Prediction(positions[scene], velocities[scene], latent[:, scene]))
+    return out
+
+
+class LearnedSimulator:
+    """A trained model behind the simulator's contract. A step is a function of the state alone."""
+
+    def __init__(self, model: LearnedModel) -> None:
+        self.model = model.eval()
+
+    def reset(self, scene: Scene) -> State:
+        """Put up a scene. Raises ValueError for one that cannot be simulated, or of another dimension."""
+        scene.check()
+        start = scene.start()
+        self.described = describe(scene, [start], 0)
+        self.statics = self.model.statics([self.described])
+        return start
+
+    def step(self, state: State, dt: float) -> State:
+        """The state `dt` seconds later, in frames of the length that the model was trained with, or shorter."""
+        now = replace(self.described, positions=state.positions[None], velocities=state.velocities[None])
+        frames = max(1, round(dt / FRAME))
+        result = predict(self.model, [now], frames, dt / frames, self.statics)[0]
+        return State(result.positions[-1], result.velocities[-1], state.body, state.kinematic)
