@@ -5,6 +5,7 @@ python view.py run=runs/NAME --web [--port 9090]            in a browser
 python view.py run=runs/NAME --save out.rrd                 a file, opened later with: python view.py file=out.rrd
 python view.py run=runs/NAME intervention=swap               untouched beside the same seed with a changed memory
 python view.py compare run=runs/A run=runs/B [seed=...]     two memories on the same seed, side by side
+python view.py run=runs/soft_bodies_2d-eqcollide-0          a simulator beside the ground truth
 """
 
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from trace_il.cli import guarded
 from trace_il.errors import UserError
-from trace_il.options import parse, read_run
+from trace_il.options import is_simulator, parse, read_run, read_simulator_run
 
 
 @dataclass
@@ -35,6 +36,16 @@ def _take(arguments: list[str], flag: str) -> str | None:
         raise UserError(f"{flag} needs a value")
     arguments.pop(index)
     return arguments.pop(index)
+
+
+def show_simulator(run: str, options: ViewOptions, comparison: bool, path: Path) -> None:
+    """Record a simulator's rollout of the scene `options.seed` into `path`."""
+    from trace_il.sim_viewer import rollout_pair, write_recording
+
+    if comparison or options.cue is not None or options.cleared or options.intervention is not None:
+        raise UserError(f"{run} is a simulator; only seed=... can be given with it")
+    config, folder = read_simulator_run(run)
+    write_recording(path, *rollout_pair(config, folder, options.seed))
 
 
 def main() -> None:
@@ -64,10 +75,14 @@ def main() -> None:
                     f"give {'two run=... to compare' if comparison else 'one run=runs/NAME'}, got {len(runs)}"
                 )
             path = Path(save) if save else Path(folder) / "rollout.rrd"
+            path.parent.mkdir(parents=True, exist_ok=True)
             rollouts = {}
             if options.intervention is not None and (comparison or options.cleared):
                 raise UserError("intervention=... shows one run; leave out compare and cleared")
             for run in runs:
+                if is_simulator(run):
+                    show_simulator(run, options, comparison, path)
+                    break
                 config, run_folder = read_run(run)
                 if options.intervention is not None:
                     rollouts = record_intervention(config, run_folder, options.seed, options.intervention, options.cue)
@@ -75,8 +90,8 @@ def main() -> None:
                 result, spec = record(config, run_folder, options.seed, options.cue, options.cleared)
                 name = run_folder.name if run_folder.name not in rollouts else f"{run_folder.name}_2"
                 rollouts[name.replace(" ", "_")] = (result, spec)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_recording(path, rollouts)
+            if rollouts:
+                write_recording(path, rollouts)
         if web:
             address, process = serve(path, int(port or 0))
             print(f"open {address}   (Ctrl-C ends)", flush=True)

@@ -18,7 +18,7 @@ from .state import CONTACT_RADIUS, contained
 DIVERGED = 0.25  # m^2, mean squared error from which a rollout has diverged: three bodies' size
 AT = (1, 10, 49, 99)  # frames whose error is told apart
 TOUCH = 2 * CONTACT_RADIUS + 0.002  # surfaces that are nearer meet
-SEEN = 0.05  # bodies whose bounding boxes are farther apart are not measured
+SEEN = 0.05  # gaps are measured up to here
 
 
 def squared_errors(truth: Trajectory, positions: np.ndarray) -> np.ndarray:
@@ -62,15 +62,21 @@ def gaps(truth: Trajectory, positions: np.ndarray) -> np.ndarray:
         if not np.isfinite(now).all():
             continue
         for one, two in combinations(range(bodies), 2):
-            sides = [now[np.unique(surfaces[body])] for body in (one, two)]
-            apart = np.maximum(sides[0].min(0) - sides[1].max(0), sides[1].min(0) - sides[0].max(0))
-            if apart.max() > SEEN:
-                continue
-            for points, other in ((sides[0], two), (sides[1], one)):
-                distance = facet_distances(points, now[surfaces[other]]).min(1)
+            for own, other in ((one, two), (two, one)):
+                points, corners = now[np.unique(surfaces[own])], now[surfaces[other]]
+                points = points[_near(points, corners.reshape(-1, truth.dim))]
+                corners = corners[_near(corners.mean(1), points)] if len(points) else corners[:0]
+                if not len(corners):
+                    continue
+                distance = facet_distances(points, corners).min(1)
                 inside = contained(points, now, solids[other]) > 0
                 out[frame] = min(out[frame], np.where(inside, -distance, distance).min())
     return out
+
+
+def _near(points: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Which points are within SEEN of the box around others."""
+    return ((points > others.min(0) - SEEN) & (points < others.max(0) + SEEN)).all(1)
 
 
 def _drift(values: np.ndarray, scale: float) -> float:
@@ -83,8 +89,7 @@ def rollout_scores(truth: Trajectory, result: Prediction) -> dict[str, float]:
     errors = squared_errors(truth, result.positions)
     diverged = not (np.isfinite(errors).all() and errors.max() < DIVERGED)
     scores: dict[str, float] = {"diverged": float(diverged), "mse": float(errors[1:].mean())}
-    for frame in AT:
-        scores[f"mse_{frame}"] = float(errors[frame]) if frame < frames else np.nan
+    scores |= {f"mse_{frame}": float(errors[frame]) for frame in AT if frame < frames}
     if diverged:
         return scores
     mass, x, v = truth.mass[soft].astype(float), result.positions[:, soft], result.velocities[:, soft]
@@ -128,7 +133,8 @@ def summarise(scores: Sequence[dict[str, float]]) -> dict[str, Any]:
     for name in names:
         values = np.array([own.get(name, np.nan) for own in scores], float)
         if name.startswith("mse"):  # what diverged counts as the limit
-            values = np.where(np.isnan(values), np.nan, np.minimum(values, DIVERGED))
+            lost = np.array([own["diverged"] > 0 and name in own for own in scores]) & ~(values < DIVERGED)
+            values = np.where(lost, DIVERGED, values)
         if np.isnan(values).all():
             continue
         out[name] = float(np.nanmean(values))

@@ -97,6 +97,15 @@ class LearnedModel(nn.Module):
             past: (history, S, ..., dim), velocities before; None: always v.
         """
 
+    @abstractmethod
+    def contact_edges(self, p: Tensor, statics: Any, place: Tensor) -> Tensor:
+        """Ends (E, 2, dim) of the edges along which bodies of a batch feel each other; for pictures.
+
+        Args:
+            p: (S, ..., dim).
+            place: samples of pushers, (S, R, dim).
+        """
+
     def statics(self, trajectories: Sequence[Trajectory]) -> Any:
         """What does not change in scenes, on the model's device and in its precision.
 

@@ -65,14 +65,15 @@ class Pusher:
 
     @property
     def points(self) -> np.ndarray:
-        """Points of its surface relative to its centre, (P, dim), evenly spread."""
+        """Points of its surface relative to its centre, (P, dim), evenly spread, with mean zero."""
         if len(self.position) == 2:
             around = np.linspace(0, 2 * np.pi, 16, endpoint=False)
             return self.radius * np.stack([np.cos(around), np.sin(around)], axis=1)
         height = 1 - (2 * np.arange(40) + 1) / 40  # Fibonacci sphere
         around = np.arange(40) * np.pi * (3 - np.sqrt(5))
         ring = np.sqrt(1 - height**2)
-        return self.radius * np.stack([ring * np.cos(around), ring * np.sin(around), height], axis=1)
+        points = self.radius * np.stack([ring * np.cos(around), ring * np.sin(around), height], axis=1)
+        return points - points.mean(0)  # the centre is where their mean is
 
 
 @dataclass(frozen=True)

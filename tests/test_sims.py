@@ -85,6 +85,11 @@ def test_gravity_walls_drag_and_pushers_of_the_ground_truth():
     assert floor.positions[..., 1].min() > -0.105
     slowed = simulate(Scene((replace(body, velocity=np.array([0.5, 0.0])),), gravity=0 * down, drag=2.0), 50)
     assert slowed.velocities[-1, :, 0].mean() == pytest.approx(0.5 * np.exp(-1), rel=0.02)
+    ball = Pusher(0.02, np.array([-0.2, 0.0, 0.1]), np.array([0.1, 0.0, 0.0]))
+    ball_mesh = body_mesh(training_kinds(3)[-1], 3, 0.07, 0.035, np.random.default_rng(0))
+    solid = Body(ball_mesh, np.zeros(3), np.eye(3), np.zeros(3), np.zeros(3))
+    there = simulate(Scene((solid,), (ball,), gravity=np.zeros(3)), 20)
+    np.testing.assert_allclose(there.positions[-1, there.kinematic].mean(0), [-0.18, 0, 0.1], atol=1e-6)
     pusher = Pusher(0.02, np.array([-0.12, 0.0]), np.array([0.4, 0.0]))
     pushed = simulate(Scene((body,), (pusher,), gravity=0 * down, drag=2.0), 40)
     assert pushed.positions[-1, ~pushed.kinematic, 0].mean() > 0.02

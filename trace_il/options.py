@@ -8,8 +8,10 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from . import sim_config
 from .config import ENVS, TrainConfig, from_plain
 from .errors import UserError
+from .sim_config import SimulatorRunConfig
 
 Options = TypeVar("Options")
 
@@ -45,9 +47,22 @@ def read_run(folder: str, env: str | None = None, env_overrides: list[str] | Non
     path = Path(folder) / "config.yaml"
     if not path.exists():
         raise UserError(f"no run at {folder}: config.yaml is missing; give run=runs/<name>")
+    if is_simulator(folder):
+        raise UserError(f"{folder} is the run of a simulator; look at it with python view.py run={folder}")
     config = from_plain(yaml.safe_load(path.read_text()))
     config.env = override_env(config.env, env, env_overrides or [])
     return config, Path(folder)
+
+
+def is_simulator(folder: str) -> bool:
+    """Whether a run is one of a simulator."""
+    path = Path(folder) / "config.yaml"
+    return path.exists() and "sim" in yaml.safe_load(path.read_text())
+
+
+def read_simulator_run(folder: str) -> tuple[SimulatorRunConfig, Path]:
+    """The configuration of a simulator's run."""
+    return sim_config.from_plain(yaml.safe_load((Path(folder) / "config.yaml").read_text())), Path(folder)
 
 
 def override_env(config: Any, env: str | None, overrides: list[str]) -> Any:

@@ -13,7 +13,7 @@ from rich.progress import Progress, track
 
 from sims.build import Recipe, save
 from sims.dataset import Trajectory, generate, load
-from sims.flex import SimulationError
+from sims.flex import FlexSimulator, SimulationError
 from sims.learn import SimulatorModule, TrajectoryDataModule
 from sims.metrics import rollout_scores, summarise
 from sims.model import LearnedModel, predict
@@ -124,7 +124,7 @@ def simulator_job(config: SimulatorRunConfig) -> Path:
     own = recipe(config)
     settings, evaluation = scene_settings(config.env), config.evaluation
     try:
-        random_scene(settings, config.data.seed)
+        FlexSimulator().reset(random_scene(settings, config.data.seed))
     except ValueError as error:
         raise UserError(f"env: {error}") from error
     console = Console()
@@ -157,6 +157,11 @@ def simulator_job(config: SimulatorRunConfig) -> Path:
     scores = {"trained": judge(model, scenes, console)}
     clock.lap("evaluation")
     summary = {**provenance([config.seed]), "name": config.name, "scores": scores, "training": training}
+    if evaluation.recording:
+        from .sim_viewer import record_simulator
+
+        summary["recording"] = record_simulator(config, folder)
+        clock.lap("recording")
     summary["seconds"] = {phase: round(value, 1) for phase, value in clock.seconds.items()}
     atomic_write(path, json.dumps(summary, indent=2).encode())
     console.print(simulator_table(scores, config.name))

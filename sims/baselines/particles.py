@@ -118,6 +118,12 @@ class ParticleModel(LearnedModel):
         between[len(length) :] = True
         return Edges(sender, receiver, between, torch.cat([length, p.new_zeros(len(one))]).unsqueeze(-1))
 
+    def contact_edges(self, p: Tensor, statics: Particles, place: Tensor) -> Tensor:
+        edges = self.edges(p, statics)
+        once = edges.world & (edges.sender < edges.receiver)
+        flat = p.flatten(0, 1)
+        return torch.stack([flat[edges.sender[once]], flat[edges.receiver[once]]], dim=1)
+
     def surroundings(self, p: Tensor, v: Tensor, statics: Particles) -> tuple[Tensor, Tensor, Tensor]:
         """Of the walls near particles: distance over the reach (at most 1), approach and presence, (S, P, W) each."""
         normal, offset = statics.walls[..., :-1].transpose(1, 2), statics.walls[..., -1].unsqueeze(1)

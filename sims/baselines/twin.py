@@ -38,7 +38,8 @@ class TwinDynamics(Dynamics):
 
     def pressure(self, d: Tensor, du: Tensor, opposed: Tensor) -> Tensor:
         distance = (d.square().sum(-1, keepdim=True) + 1e-18).sqrt() / self.radius
-        raw = self.touch(torch.cat([d / self.radius, du, opposed, distance], dim=-1))
+        seen = torch.cat([d / self.radius, du, opposed], dim=-1)
+        raw = self.touch(torch.cat([seen, distance], dim=-1)) - self.touch(torch.cat([-seen, distance], dim=-1))
         return PRESSURE * raw * window(distance)
 
     def wall_force(self, gap: Tensor, u: Tensor, normal: Tensor, n: Tensor, weight: Tensor) -> Tensor:

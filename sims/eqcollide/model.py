@@ -65,6 +65,13 @@ class EqCollide(LearnedModel):
     def weights(self, statics: Statics) -> Tensor:
         return statics.present.unsqueeze(-1).expand(statics.rest.shape[:-1]).to(statics.rest)
 
+    def contact_edges(self, p: Tensor, statics: Statics, place: Tensor) -> Tensor:
+        still = torch.zeros_like(place)
+        x = self.dynamics.surface(p, torch.zeros_like(p), statics, (place, still))[0].flatten(0, 1)
+        pairs = self.dynamics.near(p, statics, place)
+        ends = torch.stack([x[pairs.first], x[pairs.second]], dim=1)
+        return ends[(ends[:, 0] - ends[:, 1]).norm(dim=-1) < self.dynamics.radius]
+
     def rollout(
         self, p: Tensor, v: Tensor, statics: Statics, pushers: tuple[Tensor, Tensor], frames: int, dt: float = FRAME,
         past: Tensor | None = None,

@@ -1,0 +1,262 @@
+"""Learned simulators of all kinds: what holds for any weights, how they are judged, and train.py sim=..."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, program
+
+from sims.build import MODELS, Recipe, load, save
+from sims.dataset import Trajectory, simulate, transformed
+from sims.learn import SimulatorModule, TrajectoryDataModule, _Windows
+from sims.metrics import DIVERGED, TOUCH, equivariance_error, facet_distances, gaps, rollout_scores, summarise
+from sims.model import LearnedSimulator, Prediction, predict
+from sims.scenes import SceneSettings, random_rotation, random_scene
+from trace_il.checkpoint import read_checkpoint
+
+SMALL = {"gns": {"width": 16, "layers": 2}, "meshgraphnets": {"width": 16, "layers": 2}}
+SMALL |= {name: {"width": 16, "layers": 2} for name in ("egnn", "segno")}
+EQUIVARIANT = ("eqcollide", "first_order", "egnn", "segno", "constant_velocity", "ballistic")
+
+
+def network(name: str, dim: int = 2, dtype: torch.dtype = torch.float64):
+    torch.manual_seed(0)
+    return Recipe(name, dim, SMALL.get(name, {})).build().to(dtype).eval()
+
+
+@pytest.fixture(scope="module")
+def scenes() -> dict[tuple[str, int], Trajectory]:
+    """The moments before and in a collision, of every world."""
+    out = {}
+    for dim in (2, 3):
+        for world, start, frames in (("free", 12, 30), ("box", 12, 30), ("pusher", 12, 30)):
+            whole = simulate(random_scene(SceneSettings(dim, world), 3), frames)
+            cut = {name: getattr(whole, name)[start:] for name in ("positions", "velocities")}
+            out[world, dim] = replace(whole, **cut)
+    return out
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+@pytest.mark.parametrize("name", MODELS)
+def test_batches_equal_single_scenes(scenes, name, dim):
+    model, own = network(name, dim), [scenes[world, dim] for world in ("free", "box", "pusher")]
+    together = predict(model, own, 6)
+    for trajectory, result in zip(own, together, strict=True):
+        alone = predict(model, [trajectory], 6)[0]
+        np.testing.assert_allclose(alone.positions, result.positions, atol=1e-10)
+        np.testing.assert_allclose(alone.velocities, result.velocities, atol=1e-9)
+        pushed = trajectory.kinematic
+        np.testing.assert_allclose(result.positions[:, pushed], trajectory.positions[:7, pushed], atol=1e-5)
+        np.testing.assert_allclose(result.positions[0], trajectory.positions[0], atol=6e-3)
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+@pytest.mark.parametrize("name", MODELS)
+def test_who_is_equivariant(scenes, name, dim):
+    own = [scenes[world, dim] for world in ("free", "box", "pusher")]
+    error = equivariance_error(network(name, dim), own, 6)
+    assert error < 1e-10 if name in EQUIVARIANT else error > 1e-6, error
+
+
+@pytest.mark.parametrize("name", ["gns", "egnn", "segno", "meshgraphnets", "twin", "eqcollide"])
+def test_order_of_bodies_and_particles_does_not_matter(scenes, name):
+    trajectory, rng = scenes["free", 2], np.random.default_rng(0)
+    bodies = len(trajectory.young)
+    number = rng.permutation(bodies)
+    order = np.concatenate([rng.permutation(np.flatnonzero(trajectory.body == old)) for old in number])
+    place = np.argsort(order)
+    other = replace(
+        trajectory, positions=trajectory.positions[:, order], velocities=trajectory.velocities[:, order],
+        body=np.argsort(number)[trajectory.body[order]], kinematic=trajectory.kinematic[order],
+        rest=trajectory.rest[order], mass=trajectory.mass[order], elements=place[trajectory.elements],
+        surface=place[trajectory.surface], young=trajectory.young[number],
+    )  # fmt: skip
+    model = network(name)
+    one, two = predict(model, [trajectory], 6)[0], predict(model, [other], 6)[0]
+    np.testing.assert_allclose(one.positions[:, order], two.positions, atol=1e-9)
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_moving_a_trajectory_keeps_what_it_is(scenes, dim):
+    trajectory, matrix = scenes["box", dim], random_rotation(dim, np.random.default_rng(0))
+    matrix[0] *= -1
+    shift = np.arange(dim) + 0.5
+    moved = transformed(trajectory, matrix, shift)
+    for wall, other in zip(trajectory.walls, moved.walls, strict=True):
+        before = trajectory.positions @ wall[:-1] - wall[-1]
+        np.testing.assert_allclose(moved.positions @ other[:-1] - other[-1], before, atol=1e-5)
+    back = transformed(moved, matrix.T, -shift @ matrix)
+    np.testing.assert_allclose(back.positions, trajectory.positions, atol=1e-5)
+    np.testing.assert_array_equal(back.elements, trajectory.elements)
+    np.testing.assert_allclose(gaps(moved, moved.positions), gaps(trajectory, trajectory.positions), atol=1e-5)
+
+
+def test_ballistic_is_exact_in_free_flight():
+    for dim in (2, 3):
+        settings = SceneSettings(dim, "free", (1, 1))
+        truth = simulate(random_scene(settings, 1), 20)
+        result = predict(network("ballistic", dim), [truth], 20)[0]
+        assert np.abs(result.positions - truth.positions).max() < 2e-3
+        fallen = simulate(replace(random_scene(settings, 1), gravity=-0.8 * np.eye(dim)[-1], drag=0.0), 20)
+        result = predict(network("ballistic", dim), [fallen], 20)[0]
+        assert np.abs(result.positions - fallen.positions).max() < 2e-3
+
+
+def test_distances_to_facets():
+    rng = np.random.default_rng(0)
+    for dim in (2, 3):
+        points, corners = rng.normal(size=(20, dim)), rng.normal(size=(5, dim, dim))
+        weights = rng.dirichlet(0.5 * np.ones(dim), size=40000)
+        dense = np.einsum("nc,fcd->fnd", weights, corners)
+        nearest = np.linalg.norm(points[:, None, None] - dense, axis=-1).min(-1)
+        found = facet_distances(points, corners)
+        assert (found <= nearest + 1e-9).all() and (nearest - found).max() < 0.02
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_scores_of_perfect_and_of_bad_rollouts(scenes, dim):
+    truth = scenes["free", dim]
+    right = Prediction(truth.positions.astype(float), truth.velocities.astype(float), truth.positions)
+    scores = rollout_scores(truth, right)
+    for name in ("mse", "mse_1", "mse_10", "gap_error", "impact_frames", "kinetic_energy_error", "transport"):
+        assert scores[name] < 1e-9, name
+    assert scores["momentum_drift"] < 1e-4 and scores["diverged"] == 0 and "mse_49" not in scores
+    assert gaps(truth, truth.positions).min() < TOUCH  # they meet
+    # The second body flies through the first.
+    bad = right.positions.copy()
+    centres = [bad[:, truth.body == body].mean(1) for body in (0, 1)]
+    bad[:, truth.body == 1] += ((centres[0] - centres[1]) * np.linspace(0, 1, len(bad))[:, None])[:, None]
+    found = rollout_scores(truth, replace(right, positions=bad))
+    assert found["penetration"] > 0.03 and found["mse"] > 1e-4 and found["gap_error"] > 0.03
+    wild = replace(right, positions=np.where(np.arange(len(bad))[:, None, None] > 5, np.nan, right.positions))
+    summary = summarise([scores, rollout_scores(truth, wild)])
+    assert summary["diverged"] == 0.5 and summary["mse"] == pytest.approx(DIVERGED / 2)
+    assert "mse_49" not in summary and summary["gap_error"] < 1e-9
+
+
+def test_half_the_points_move_alike():
+    """Control points see the shape, not the density of its mesh."""
+    coarse = random_scene(SceneSettings(2, spacing=0.019, kinds=("disc",)), 5)
+    fine = random_scene(SceneSettings(2, kinds=("disc",)), 5)
+    pairs = zip(coarse.bodies, fine.bodies, strict=True)
+    fine = replace(fine, bodies=tuple(replace(own, mesh=other.mesh) for own, other in pairs))
+    assert len(fine.bodies[0].mesh.points) > 1.7 * len(coarse.bodies[0].mesh.points)
+    ends = []
+    for scene in (coarse, fine):
+        simulator = LearnedSimulator(network("eqcollide"))
+        state = simulator.reset(scene)
+        for _ in range(30):
+            state = simulator.step(state, 0.01)
+        ends.append([state.positions[state.body == body].mean(0) for body in range(len(scene.bodies))])
+    assert np.abs(np.array(ends[0]) - np.array(ends[1])).max() < 0.01
+
+
+def test_windows_repeat_themselves_and_noise_needs_no_target(scenes):
+    own = [scenes["free", 2], scenes["pusher", 2]]
+    model = network("gns", dtype=torch.float32)
+    data = TrajectoryDataModule(model, own, own, 2, 5, 6, [1, 4], seed=3, turn=True)
+    assert [data.frames(epoch) for epoch in range(6)] == [1, 1, 1, 4, 4, 4]
+    first, again = _Windows(data, 4, 0)[2], _Windows(data, 4, 0)[2]
+    assert torch.equal(first.positions, again.positions) and len(first.speeds) == 4
+    assert not torch.equal(first.positions, _Windows(data, 4, 1)[2].positions)
+    assert first.past.shape == (4, *first.positions.shape[1:])
+    module = SimulatorModule(model, 1e-3, 0.05, 10, 0)
+    loss = module.loss(first)
+    loss.backward()
+    assert torch.isfinite(loss)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_files_of_simulators(tmp_path, scenes, name):
+    recipe = Recipe(name, 2, SMALL.get(name, {}))
+    model = network(name, dtype=torch.float32)
+    save(tmp_path / "simulator.pt", recipe, model)
+    own = [scenes["free", 2]]
+    again = predict(load(tmp_path / "simulator.pt"), own, 4)[0]
+    np.testing.assert_array_equal(again.positions, predict(model, own, 4)[0].positions)
+
+
+def test_bad_files_of_simulators(tmp_path):
+    with pytest.raises(ValueError, match=r"train one: python train\.py sim="):
+        load(tmp_path / "none.pt")
+    (tmp_path / "half.pt").write_bytes(b"half")
+    with pytest.raises(ValueError, match="damaged"):
+        load(tmp_path / "half.pt")
+    with pytest.raises(ValueError, match="unknown simulator 'magic'; choose of eqcollide"):
+        Recipe("magic", 2, {}).build()
+
+
+QUICK = [
+    "sim=eqcollide", "data.trajectories=6", "data.validation=2", "data.frames=20", "data.batch_size=2",
+    "trainer.epochs=4", "trainer.steps_per_epoch=3", "trainer.unroll=[2,4]", "evaluation.scenes=2",
+    "parallel.workers=2", "trainer.threads=1",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("simulators")
+    program("train.py", *QUICK, "name=whole", cwd=folder)
+    return folder
+
+
+def test_a_run_is_whole_and_shown(place):
+    run = place / "runs/whole"
+    for name in ("simulator.pt", "summary.json", "recording.rrd", "rollout.mp4", "strip.png", "metrics.csv"):
+        assert (run / name).stat().st_size > 0, name
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["training"]["optimiser_steps"] == 12 and summary["scores"]["trained"]["scenes"] == 2
+    assert "is finished" in program("train.py", *QUICK, "name=whole", cwd=place).stdout
+    program("view.py", "run=runs/whole", "seed=2000003", "--save", "other.rrd", cwd=place)
+    assert (place / "other.rrd").stat().st_size > 10_000
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_been(place):
+    command = [sys.executable, str(ROOT / "train.py"), *QUICK, "name=killed", "evaluation.recording=false", "wandb=off"]
+    process = subprocess.Popen(command, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    last = place / "runs/killed/checkpoints/last.ckpt"
+    deadline = time.monotonic() + 120
+    while not last.exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    out = program("train.py", *command[2:], cwd=place)
+    assert "continuing" in out.stdout
+    states = [
+        read_checkpoint(place / f"runs/{name}/checkpoints/last.ckpt")["state_dict"] for name in ("whole", "killed")
+    ]
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name
+
+
+def test_simulators_are_compared(place):
+    words = [word for word in QUICK if not word.startswith("sim=")]
+    out = program("train.py", "-m", "sim=ballistic,constant_velocity", *words, "evaluation.recording=false", cwd=place)
+    assert "comparison" in out.stdout and "soft_bodies_2d-ballistic-0" in out.stdout.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["env=soft_bodies_2d"], "add sim=eqcollide"),
+        (["sim=magic"], "magic"),
+        (["sim=eqcollide", "memory=gru"], "memory"),
+        (["sim=eqcollide", "env=corridor"], "corridor"),
+        (["sim=eqcollide", "env.world=moon"], "moon"),
+        (["sim=eqcollide", "env.bodies=[60,60]"], "at most 5000 fit"),
+        (["sim=eqcollide", "env.bodies=[0,2]"], "at least 1"),
+        (["sim=eqcollide", "sim.control_points=3"], "control_points must be at least 4"),
+        (["sim=eqcollide", "trainer.unroll=[99]"], "trainer.unroll=[99]"),
+        (["sim=eqcollide", "trainer.noise=-1"], "trainer.noise=-1"),
+    ],
+)
+def test_bad_input_is_named_before_long_work(tmp_path, words, message):
+    out = program("train.py", *words, cwd=tmp_path, check=False)
+    assert out.returncode == 2 and message in out.stderr and len(out.stderr.strip().splitlines()) == 1, out.stderr
+    assert not (tmp_path / "data").exists()
