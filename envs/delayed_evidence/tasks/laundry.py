@@ -32,7 +32,7 @@ WOOD, GRAY, STEEL = (0.7, 0.6, 0.45, 1), (0.45, 0.47, 0.5, 1), (0.75, 0.75, 0.78
 GARMENT = f"""
 <mujoco><worldbody><body name="body"><freejoint name="joint"/>
   <geom name="hanger" type="box" size="0.006 {BAR_HALF} 0.006" mass="0.03" rgba="0.5 0.4 0.3 1" friction="1 .02 .001"/>
-  <geom name="peg" type="box" size="0.014 0.012 0.025" pos="0 0 {PEG - 0.004}" mass="0.02" rgba="0.5 0.4 0.3 1"
+  <geom name="peg" type="box" size="0.024 0.012 0.025" pos="0 0 {PEG - 0.004}" mass="0.02" rgba="0.5 0.4 0.3 1"
     friction="1.5 .02 .001" condim="4"/>
   <geom name="keel" type="box" size="0.003 0.03 0.004" pos="0 0 -0.05" mass="0.08" contype="0" conaffinity="0"
     rgba="0.5 0.4 0.3 1"/>
@@ -112,7 +112,7 @@ class Laundry(Task):
         opened, closed = FINGER_OPEN, 0.0
         grip = TABLE + RACK_HEIGHT + PEG
         origin, centre, place = layout["racks"][cue], layout["racks"][-1], self.places[cue]
-        homes = [np.array([0.30, 0.24, 0.72]), np.array([0.30, -0.24, 0.72])]
+        homes = [np.array([0.20, 0.36, 0.72]), np.array([0.20, -0.36, 0.72])]  # the racks are in full view
         tracks = [Track(np.array([*(home + layout["start"][i]), opened])) for i, home in enumerate(homes)]
         own = cue % 2
         hand, other = tracks[own], tracks[1 - own]

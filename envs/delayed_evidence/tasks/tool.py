@@ -18,7 +18,7 @@ from .base import Layout, Progress, Task
 TOP = 0.40  # height of stand and workbench, m
 OBJECT = np.array([0.42, -0.29])
 CHUTE = np.array([0.42, -0.45])
-OBJECT_HALF = np.array([0.018, 0.018, 0.03])
+OBJECT_HALF = np.array([0.028, 0.018, 0.03])
 LANE_END = 1.0  # x of the base at the workbench, m
 BENCH_X = LANE_END + 0.42
 TOOLS = np.array([[BENCH_X, 0.20], [BENCH_X, -0.20], [BENCH_X, 0.36], [BENCH_X, -0.36]])  # one a cue value
@@ -62,7 +62,7 @@ class Tool(Task):
             tool = world.add_body(name=f"tool_{number}", pos=(*place, TOP))
             tool.add_freejoint(name=f"tool_{number}")
             add_box(tool, f"head_{number}", (0.035, 0.02, 0.01), (0, 0, 0.01), (0.2, 0.2, 0.2, 1), mass=0.1, **rough)
-            half = (0.014, 0.014, HANDLE_HALF)
+            half = (0.024, 0.014, HANDLE_HALF)
             add_box(tool, f"handle_{number}", half, (0, 0, 0.02 + HANDLE_HALF), CUE_COLORS[number], mass=0.03, **rough)
 
     def distractor_places(self) -> np.ndarray:
