@@ -14,7 +14,7 @@ from .baselines.meshgraphnets import MeshGraphNets
 from .baselines.rigid import Ballistic, ConstantVelocity
 from .baselines.twin import FirstOrder, Twin
 from .eqcollide.model import EqCollide
-from .model import LearnedModel
+from .model import LearnedModel, LearnedSimulator, Range
 
 MODELS: dict[str, Callable[..., LearnedModel]] = {
     "eqcollide": EqCollide,
@@ -49,16 +49,21 @@ class Recipe:
         return MODELS[self.name](self.dim, **self.options)
 
 
-def save(path: Path, recipe: Recipe, model: LearnedModel) -> None:
-    """Write a trained model, atomically."""
+def save(path: Path, recipe: Recipe, model: LearnedModel, seen: Range) -> None:
+    """Write a trained model and what range its training data had, atomically."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     weights = {name: value.cpu() for name, value in model.state_dict().items()}
-    torch.save({"simulator": FORMAT, "recipe": asdict(recipe), "weights": weights}, temporary)
+    torch.save({"simulator": FORMAT, "recipe": asdict(recipe), "seen": asdict(seen), "weights": weights}, temporary)
     temporary.replace(path)
 
 
 def load(path: Path) -> LearnedModel:
-    """The model of a file, in evaluation mode.
+    """The model of a file, in evaluation mode. Raises ValueError as `load_simulator`."""
+    return load_simulator(path).model
+
+
+def load_simulator(path: Path) -> LearnedSimulator:
+    """The model of a file behind the simulator's contract; it knows the range of its training data.
 
     Raises:
         ValueError: no such file, or not one of a simulator of this version.
@@ -74,4 +79,4 @@ def load(path: Path) -> LearnedModel:
         raise ValueError(f"{path} has format {found}, this version reads {FORMAT}; train it again")
     model = Recipe(**content["recipe"]).build()
     model.load_state_dict(content["weights"])
-    return model.eval()
+    return LearnedSimulator(model, Range(**content["seen"]))

@@ -6,6 +6,7 @@ S scenes are a batch; `...` below are a model's own axes, such as bodies and con
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import combinations
 from typing import Any, TypeVar
 
 import numpy as np
@@ -190,11 +191,63 @@ def predict(
     return out
 
 
-class LearnedSimulator:
-    """A trained model behind the simulator's contract. A step is a function of the state alone."""
+@dataclass(frozen=True)
+class Range:
+    """What training data showed: largest speed of a point, m/s, and least and largest stretch of an edge."""
 
-    def __init__(self, model: LearnedModel) -> None:
-        self.model = model.eval()
+    speed: float
+    least: float
+    most: float
+
+    SLACK = 1.25  # by which a state may leave the range
+
+    @classmethod
+    def of(cls, trajectories: Sequence[Trajectory]) -> "Range":
+        """That of trajectories."""
+        speed, least, most = 0.0, 1.0, 1.0
+        for own in trajectories:
+            speed = max(speed, float(np.linalg.norm(own.velocities[:, ~own.kinematic], axis=-1).max()))
+            ratio = stretches(own, own.positions)
+            least, most = min(least, float(ratio.min())), max(most, float(ratio.max()))
+        return cls(speed, least, most)
+
+    def left_by(self, described: Trajectory, state: State) -> str:
+        """How a state has left the range; empty where it has not."""
+        if not (np.isfinite(state.positions).all() and np.isfinite(state.velocities).all()):
+            return "the simulator's state is not finite"
+        speed = float(np.linalg.norm(state.velocities[~state.kinematic], axis=-1).max())
+        if speed > self.SLACK * self.speed:
+            return f"a point moves at {speed:.2f} m/s, training knew up to {self.speed:.2f}"
+        ratio = stretches(described, state.positions)
+        low, high = 1 - self.SLACK * (1 - self.least), 1 + self.SLACK * (self.most - 1)
+        if ratio.min() < low or ratio.max() > high:
+            worst = ratio.min() if ratio.min() < low else ratio.max()
+            return f"an edge has {worst:.2f} of its length, training knew {self.least:.2f} to {self.most:.2f}"
+        return ""
+
+
+def stretches(trajectory: Trajectory, positions: np.ndarray) -> np.ndarray:
+    """Lengths of the edges of all elements over those at rest, of positions (..., P, dim)."""
+    corners = trajectory.elements
+    ends = np.concatenate([corners[:, [i, j]] for i, j in combinations(range(corners.shape[1]), 2)])
+    rest = np.linalg.norm(trajectory.rest[ends[:, 0]] - trajectory.rest[ends[:, 1]], axis=-1)
+    return np.linalg.norm(positions[..., ends[:, 0], :] - positions[..., ends[:, 1], :], axis=-1) / rest
+
+
+class LearnedSimulator:
+    """A trained model behind the simulator's contract. A step is a function of the state alone.
+
+    Args:
+        model: the trained model.
+        seen: range of its training data, for `out_of_distribution`; None: everything is in it.
+    """
+
+    def __init__(self, model: LearnedModel, seen: Range | None = None) -> None:
+        self.model, self.seen = model.eval(), seen
+
+    def out_of_distribution(self, state: State) -> str:
+        """In words, how a state has left the range that training knew; empty where it has not."""
+        return "" if self.seen is None else self.seen.left_by(self.described, state)
 
     def reset(self, scene: Scene) -> State:
         """Put up a scene. Raises ValueError for one that cannot be simulated, or of another dimension."""

@@ -16,7 +16,7 @@ from sims.build import MODELS, Recipe, load, save
 from sims.dataset import Trajectory, simulate, transformed
 from sims.learn import SimulatorModule, TrajectoryDataModule, _Windows
 from sims.metrics import DIVERGED, TOUCH, equivariance_error, facet_distances, gaps, rollout_scores, summarise
-from sims.model import LearnedSimulator, Prediction, predict
+from sims.model import LearnedSimulator, Prediction, Range, predict
 from sims.scenes import SceneSettings, random_rotation, random_scene
 from trace_il.checkpoint import read_checkpoint
 
@@ -176,8 +176,8 @@ def test_windows_repeat_themselves_and_noise_needs_no_target(scenes):
 def test_files_of_simulators(tmp_path, scenes, name):
     recipe = Recipe(name, 2, SMALL.get(name, {}))
     model = network(name, dtype=torch.float32)
-    save(tmp_path / "simulator.pt", recipe, model)
     own = [scenes["free", 2]]
+    save(tmp_path / "simulator.pt", recipe, model, Range.of(own))
     again = predict(load(tmp_path / "simulator.pt"), own, 4)[0]
     np.testing.assert_array_equal(again.positions, predict(model, own, 4)[0].positions)
 

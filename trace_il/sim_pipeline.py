@@ -16,7 +16,7 @@ from sims.dataset import Trajectory, generate, load
 from sims.flex import FlexSimulator, SimulationError
 from sims.learn import SimulatorModule, TrajectoryDataModule
 from sims.metrics import rollout_scores, summarise
-from sims.model import LearnedModel, predict
+from sims.model import LearnedModel, Range, predict
 from sims.scenes import SceneSettings, random_scene
 
 from .checkpoint import describe, read_checkpoint
@@ -152,7 +152,8 @@ def simulator_job(config: SimulatorRunConfig) -> Path:
     if not is_main_process():
         return path
     clock.lap("training")
-    save(folder / "simulator.pt", own, model)
+    known = dataset(settings, config.data.trajectories, config.data.frames, config.data.seed)
+    save(folder / "simulator.pt", own, model, Range.of(known))
     scenes = dataset(settings, evaluation.scenes, config.data.frames, evaluation.seed)
     scores = {"trained": judge(model, scenes, console)}
     clock.lap("evaluation")

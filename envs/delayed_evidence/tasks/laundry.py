@@ -98,7 +98,7 @@ class Laundry(Task):
 
     def randomise(self, model: mujoco.MjModel, data: mujoco.MjData, factors: Factors) -> Layout:
         racks = np.stack([*self.racks, CENTRE])
-        racks = racks + factors.uniform(-0.02, 0.02, racks.shape)
+        racks = racks + factors.uniform(-0.012, 0.012, racks.shape)
         for name, place in zip(self.rack_names, racks, strict=True):
             model.body(name).pos[:2] = place
         color = (*factors.uniform(0.2, 0.8, 3), 1)

@@ -70,8 +70,8 @@ class Tool(Task):
 
     def randomise(self, model: mujoco.MjModel, data: mujoco.MjData, factors: Factors) -> Layout:
         layout = {
-            "object": OBJECT + factors.uniform(-0.025, 0.025, 2),
-            "tools": TOOLS[: self.cue_values] + factors.uniform(-0.025, 0.025, (self.cue_values, 2)),
+            "object": OBJECT + factors.uniform(-0.015, 0.015, 2),
+            "tools": TOOLS[: self.cue_values] + factors.uniform(-0.015, 0.015, (self.cue_values, 2)),
             "start": factors.uniform(-0.015, 0.015, (2, 3)),
             "base": factors.uniform((-0.03, -0.03, -0.02), (0.03, 0.03, 0.02)),
         }

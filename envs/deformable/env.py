@@ -1,0 +1,362 @@
+"""PushSoft and SortSoft: a finger pushes a soft body over a table, seen from above.
+
+The finger is kinematic, the body slides with drag. `backend` says what moves the body: the ground truth (MuJoCo flex)
+or a learned simulator from a file; spaces, seeds, pictures and expert are the same.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from sims.build import load_simulator
+from sims.flex import FlexSimulator, SimulationError
+from sims.model import LearnedSimulator
+from sims.scenes import PUSHER_RADIUS
+from sims.shapes import Mesh, body_mesh
+from sims.state import Body, Pusher, Scene, Simulator, State
+
+from ..base import DelayedEvidenceBase, Expert, Phase
+from .expert import PushExpert
+from .render import PlaneRenderer
+
+BACKENDS = ("mujoco", "learned")
+DRAG = 8.0  # 1/s
+YOUNG = 6e4  # Pa
+LIMIT = np.array([0.42, 0.32])  # m, how far from the middle the finger may go
+FASTEST = 0.3  # m/s, of the finger
+LAMP_COLORS = ((0.9, 0.15, 0.1, 1), (0.1, 0.3, 0.9, 1))
+DARK = (0.25, 0.25, 0.25, 1)
+
+
+class SoftEnv(DelayedEvidenceBase):
+    """Base of both tasks, at 20 Hz. An action is where the finger should be a step later, (2,), m.
+
+    Args:
+        backend: "mujoco" or "learned".
+        simulator: file of a learned simulator, `simulator.pt` of a run; with backend "learned".
+        image_size: side of the camera image in pixels, 16 to 640.
+        on_ood: what happens when the body leaves the range that the simulator has learned (or the ground truth
+            diverges): "truncate" ends the episode, "error" raises. `info["ood"]` says so either way.
+        render_mode: "rgb_array": `render()` returns a 480 x 480 view.
+    Raises:
+        ValueError: an argument is out of range, or the file is not a simulator of two dimensions.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
+    state_names = action_names = ("finger_x", "finger_y")
+    state_units = action_units = ("m", "m")
+    control_dt = 0.05
+    finger_radius = PUSHER_RADIUS
+    kind: str
+    cue_values = 1
+
+    def __init__(
+        self, backend: str = "mujoco", simulator: str | None = None, image_size: int = 64, on_ood: str = "truncate",
+        render_mode: str | None = None,
+    ) -> None:  # fmt: skip
+        if backend not in BACKENDS:
+            raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
+        if not 16 <= image_size <= 640:
+            raise ValueError(f"image_size must be in 16..640, got {image_size}")
+        if on_ood not in ("truncate", "error"):
+            raise ValueError(f"on_ood must be truncate or error, got {on_ood!r}")
+        self.simulator: Simulator = FlexSimulator()
+        if backend == "learned":
+            if simulator is None:
+                raise ValueError(
+                    "backend=learned needs simulator=FILE; train one: "
+                    "python train.py sim=eqcollide env=soft_bodies_2d env.world=pusher env.bodies=[1,2]"
+                )
+            self.simulator = load_simulator(Path(simulator))
+            if self.simulator.model.dim != 2:
+                raise ValueError(f"{simulator} is of {self.simulator.model.dim} dimensions, this environment has 2")
+        self.backend, self.on_ood = backend, on_ood
+        self.image_size, self.render_mode = image_size, render_mode
+        self.mesh = self.make_mesh()
+        self.renderer = PlaneRenderer(self.mesh, self.finger_radius, self.marks())
+        self.widest = float(np.linalg.norm(self.mesh.points, axis=1).max())
+        self.action_low, self.action_high = -LIMIT, LIMIT
+        self.action_space = gymnasium.spaces.Box(-LIMIT.astype(np.float32), LIMIT.astype(np.float32))
+        image = gymnasium.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
+        self.observation_space = gymnasium.spaces.Dict(
+            {
+                "pixels": gymnasium.spaces.Dict({"overhead": image}),
+                "agent_pos": gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32),
+            }
+        )
+
+    # What a task adds.
+
+    def make_mesh(self) -> Mesh:
+        """The soft body."""
+        raise NotImplementedError
+
+    def marks(self) -> list[dict[str, Any]]:
+        """What lies on the table; see `PlaneRenderer`."""
+        raise NotImplementedError
+
+    def randomise(self) -> tuple[np.ndarray, float, np.ndarray]:
+        """Place and angle of the body and place of the finger at the start."""
+        raise NotImplementedError
+
+    def push(self) -> tuple[np.ndarray, float, float] | None:
+        """How the expert should push the body now: direction, distance that is left, and by how much the contact
+        should be to the left of the middle; None: not at all."""
+        raise NotImplementedError
+
+    def towards(self, goal: np.ndarray) -> tuple[np.ndarray, float, float]:
+        """A push through the middle."""
+        way = goal - self.centre
+        distance = float(np.linalg.norm(way))
+        return way / max(distance, 1e-9), distance, 0.0
+
+    def check(self) -> None:
+        """Update stage, choice, phase and whether the episode is over."""
+        raise NotImplementedError
+
+    # What they share.
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        super().reset(seed=seed)
+        self.stage, self.branch_correct, self.over, self.success, self.ood = 0, -1, False, False, False
+        self.phase, self.steps = Phase.BEFORE_CUE, 0
+        place, angle, finger = self.randomise()
+        self.expert_seed = int(self.np_random.integers(2**31))
+        self.cue = self._draw_cue(options)
+        rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        body = Body(self.mesh, place, rotation, np.zeros(2), np.zeros(1), YOUNG)
+        pusher = Pusher(self.finger_radius, finger, np.zeros(2))
+        self.state = self.simulator.reset(Scene((body,), (pusher,), (), np.zeros(2), DRAG))
+        self.check()
+        return self._observation(), self._info()
+
+    def clip(self, target: np.ndarray) -> np.ndarray:
+        """The place within reach that is nearest to a target."""
+        return np.clip(target, self.action_low, self.action_high)
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        action = np.asarray(action, dtype=np.float64)
+        if action.shape != (2,) or not np.isfinite(action).all():
+            raise ValueError(f"action must be 2 finite numbers, got {action}")
+        velocity = (self.clip(action) - self.finger) / self.control_dt
+        velocity *= min(1.0, FASTEST / max(float(np.linalg.norm(velocity)), 1e-9))
+        kinematic = self.state.kinematic
+        velocities = self.state.velocities.copy()
+        velocities[kinematic] = velocity
+        given = State(self.state.positions, velocities, self.state.body, kinematic)
+        reason = ""
+        try:
+            following = self.simulator.step(given, self.control_dt)
+            if isinstance(self.simulator, LearnedSimulator):
+                reason = self.simulator.out_of_distribution(following)
+        except SimulationError as error:
+            following, reason = given, str(error)
+        if reason and self.on_ood == "error":
+            raise SimulationError(f"step {self.steps}: {reason}; on_ood=truncate ends the episode instead")
+        if np.isfinite(following.positions).all():
+            self.state = following
+        self.ood = bool(reason)
+        self.steps += 1
+        self.check()
+        terminated = self.over
+        truncated = not terminated and (self.steps >= self.horizon or self.ood)
+        return self._observation(), float(self.success), terminated, truncated, self._info()
+
+    def render(self) -> np.ndarray:
+        self._show()
+        return self.renderer.picture(480)
+
+    def close(self) -> None:
+        self.renderer.close()
+
+    def make_expert(self, disturbance: float = 0.0) -> Expert:
+        return PushExpert(self, disturbance)
+
+    @property
+    def pace(self) -> float:
+        """How far the expert moves the finger in a step, m."""
+        return 0.18 * self.control_dt
+
+    @property
+    def finger(self) -> np.ndarray:
+        return self.state.positions[self.state.kinematic].mean(0)
+
+    @property
+    def centre(self) -> np.ndarray:
+        soft = ~self.state.kinematic
+        return self.mesh.shares @ self.state.positions[soft]
+
+    @property
+    def angle(self) -> float:
+        """By which the body is turned, from the best rigid fit (Kabsch), rad."""
+        soft = self.state.positions[~self.state.kinematic] - self.centre
+        moment = (self.mesh.shares[:, None] * soft).T @ self.mesh.points
+        return float(np.arctan2(moment[1, 0] - moment[0, 1], moment[0, 0] + moment[1, 1]))
+
+    def reach(self, direction: np.ndarray) -> float:
+        """From the centre to the edge of the body, m."""
+        arm = self.state.positions[~self.state.kinematic] - self.centre
+        near = np.abs(arm @ np.array([-direction[1], direction[0]])) < 0.02
+        along = arm @ direction
+        return float(along[near].max()) if near.any() else self.widest
+
+    def scene_geometry(self) -> list[dict[str, Any]]:
+        soft = self.state.positions[~self.state.kinematic]
+        vertices = np.concatenate([soft, np.full((len(soft), 1), 0.02)], axis=1)
+        body = {"name": "soft", "kind": "mesh", "rgba": np.array([0.55, 0.55, 0.58, 1]), "vertices": vertices}
+        finger = {
+            "name": "finger", "kind": "cylinder", "size": np.array([self.finger_radius, 0.03, 0]),
+            "rgba": np.array([0.15, 0.15, 0.15, 1]), "position": np.array([*self.finger, 0.03]),
+            "quaternion": np.array([1.0, 0, 0, 0]),
+        }  # fmt: skip
+        return [{**body, "faces": self.mesh.elements.copy()}, finger]
+
+    def _show(self) -> None:
+        self.renderer.place(self.state, self.finger)
+
+    def _observation(self) -> dict[str, Any]:
+        self._show()
+        return {
+            "pixels": {"overhead": self.renderer.picture(self.image_size)},
+            "agent_pos": self.finger.astype(np.float32),
+        }
+
+    def _info(self) -> dict[str, Any]:
+        return {
+            "stage": self.stage, "progress": self.stage / self.stages, "is_success": self.success,
+            "branch_correct": self.branch_correct, "phase": int(self.phase), "cue": self.cue, "ood": self.ood,
+        }  # fmt: skip
+
+    stages = 1
+
+
+class PushSoftEnv(SoftEnv):
+    """Push the body onto the pose that is drawn on the table: within 2 cm and 0.25 rad."""
+
+    task_description = "push the soft body onto the mark"
+    horizon = 250
+    near, aligned = 0.02, 0.25  # m, rad
+    TURN, OFFSET = 0.08, 0.035  # m for each rad that the body has to turn, and m at most
+
+    def make_mesh(self) -> Mesh:
+        return body_mesh("box", 2, 0.08, 0.0135, np.random.default_rng(2))
+
+    def marks(self) -> list[dict[str, Any]]:
+        half = np.abs(self.mesh.points).max(0)
+        size = (*half, 0.0005)
+        return [{"name": "goal", "type": "box", "size": size, "pos": (0, 0), "rgba": (0.3, 0.75, 0.4, 1)}]
+
+    def randomise(self) -> tuple[np.ndarray, float, np.ndarray]:
+        rng = self.np_random
+        heading = rng.uniform(-np.pi, np.pi)
+        way = rng.uniform(0.16, 0.24) * np.array([np.cos(heading), 0.8 * np.sin(heading)])
+        middle = rng.uniform(-0.03, 0.03, 2)
+        self.goal, place = middle + way / 2, middle - way / 2
+        self.goal_angle = float(rng.uniform(-np.pi, np.pi))
+        angle = self.goal_angle + float(rng.uniform(-0.5, 0.5))
+        side = rng.uniform(-1.2, 1.2)
+        behind = -way / np.linalg.norm(way)
+        cos, sin = np.cos(side), np.sin(side)
+        finger = place + 0.15 * np.array([cos * behind[0] - sin * behind[1], sin * behind[0] + cos * behind[1]])
+        self.renderer.mark("goal", self.goal, self.goal_angle)
+        self.axis = 0  # of the body, along which the expert pushes
+        return place, angle, self.clip(finger)
+
+    @property
+    def errors(self) -> tuple[float, float]:
+        """Distance to the goal, m, and angle that is missing, rad; half a turn looks the same."""
+        missing = (self.goal_angle - self.angle + np.pi / 2) % np.pi - np.pi / 2
+        return float(np.linalg.norm(self.goal - self.centre)), float(missing)
+
+    def push(self) -> tuple[np.ndarray, float, float] | None:
+        # The contact has no friction: a push on a face acts along its normal, and turns the body by its offset.
+        cos, sin = np.cos(self.angle), np.sin(self.angle)
+        axes = np.array([[cos, sin], [-sin, cos]])  # of the body
+        along = axes @ (self.goal - self.centre)
+        if abs(along[self.axis]) < 0.006 and abs(along[1 - self.axis]) > 0.006:
+            self.axis = 1 - self.axis
+        sign = 1.0 if along[self.axis] > 0 else -1.0
+        offset = float(np.clip(-self.TURN * self.errors[1], -self.OFFSET, self.OFFSET))
+        return sign * axes[self.axis], float(abs(along[self.axis])), offset
+
+    def check(self) -> None:
+        distance, missing = self.errors
+        self.success = distance < self.near and abs(missing) < self.aligned
+        self.stage, self.over = int(self.success), self.success
+
+
+class SortSoftEnv(SoftEnv):
+    """A lamp is lit for a moment; its colour says into which of two bins the body must go, after a shared passage.
+
+    Args:
+        delay: the expert takes so many times as long from the lamp to the fork, 1 to 4.
+    Others as `SoftEnv`.
+    """
+
+    task_description = "push the soft body through the passage into the bin of the lamp's colour"
+    cue_values = 2
+    stages = 3
+    START, FORK, COMMITTED = -0.26, 0.06, 0.07  # x of the body at the start and at the fork, and |y| of a choice, m
+    BINS = np.array([[0.26, 0.19], [0.26, -0.19]])
+    HALF = np.array([0.10, 0.09])
+    LIT = 15  # control steps
+
+    def __init__(self, *words: Any, delay: float = 1.0, **more: Any) -> None:
+        if not 1 <= delay <= 4:
+            raise ValueError(f"delay must be in 1..4, got {delay}")
+        self.delay = delay
+        self.horizon = 150 + round(100 * delay)
+        super().__init__(*words, **more)
+
+    def make_mesh(self) -> Mesh:
+        return body_mesh("disc", 2, 0.07, 0.0135, np.random.default_rng(0))
+
+    def marks(self) -> list[dict[str, Any]]:
+        bins = [
+            {"name": f"bin_{i}", "type": "box", "size": (*self.HALF, 0.0005), "pos": place, "rgba": color}
+            for i, (place, color) in enumerate(zip(self.BINS, LAMP_COLORS, strict=True))
+        ]
+        lamp = {"name": "lamp", "type": "cylinder", "size": (0.035, 0.001), "pos": (-0.3, 0.3), "rgba": DARK}
+        half = ((self.FORK - self.START) / 2 + 0.12, 0.10, 0.0004)
+        pos = ((self.FORK + self.START) / 2, 0)
+        return [*bins, lamp, {"name": "passage", "type": "box", "size": half, "pos": pos, "rgba": (0.7, 0.7, 0.66, 1)}]
+
+    def randomise(self) -> tuple[np.ndarray, float, np.ndarray]:
+        rng = self.np_random
+        place = np.array([self.START, 0.0]) + rng.uniform(-0.025, 0.025, 2)
+        finger = place + (-0.125, rng.uniform(-0.05, 0.05))
+        return place, float(rng.uniform(-np.pi, np.pi)), self.clip(finger)
+
+    @property
+    def pace(self) -> float:
+        slow = self.delay if self.phase == Phase.SHARED else 1.0
+        return super().pace / slow
+
+    def push(self) -> tuple[np.ndarray, float, float] | None:
+        if self.phase == Phase.CUE:
+            return None
+        return self.towards(self.BINS[self.cue] if self.phase == Phase.BRANCH else np.array([self.FORK + 0.05, 0.0]))
+
+    def check(self) -> None:
+        x, y = self.centre
+        if self.steps < self.LIT:
+            self.phase = Phase.CUE
+        elif self.phase == Phase.CUE:
+            self.phase = Phase.SHARED
+        self.renderer.color("lamp", LAMP_COLORS[self.cue] if self.phase == Phase.CUE else DARK)
+        if self.stage == 0 and x > (self.START + self.FORK) / 2:
+            self.stage = 1
+        if self.stage <= 1 and x > self.FORK and self.phase != Phase.CUE:
+            self.stage, self.phase = 2, Phase.BRANCH
+        if self.stage == 2:
+            if self.branch_correct < 0 and abs(y) > self.COMMITTED:
+                self.branch_correct = int((y < 0) == (self.cue == 1))
+            inside = np.abs(self.centre - self.BINS) < self.HALF - 0.02
+            for number in np.flatnonzero(inside.all(1)):
+                self.over = True
+                self.success = number == self.cue
+                self.stage = 3 if self.success else 2
