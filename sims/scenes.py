@@ -129,8 +129,8 @@ def _draw(settings: SceneSettings, count: int, rng: np.random.Generator) -> Scen
         drag = 2.0
         direction = rng.normal(size=dim)
         direction /= np.linalg.norm(direction)
-        aside = rng.normal(0, 0.03, dim)
-        pushers = (
-            Pusher(PUSHER_RADIUS, 1.9 * reach * direction + aside, -settings.speed * rng.uniform(0.4, 1) * direction),
-        )
+        pushed = int(rng.integers(count))  # soon
+        away = radii[pushed] + PUSHER_RADIUS + rng.uniform(0.01, 0.05)
+        start = places[pushed] + away * direction + rng.normal(0, 0.02, dim)
+        pushers = (Pusher(PUSHER_RADIUS, start, -settings.speed * rng.uniform(0.2, 1) * direction),)
     return Scene(tuple(bodies), pushers, walls, gravity, drag)

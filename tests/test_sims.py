@@ -274,3 +274,18 @@ def test_a_diverging_scene_is_an_error():
     scene = pair(2, speed=30.0)
     with pytest.raises(SimulationError, match=r"inside out|diverged"):
         simulate(scene, 30)
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_pushers_meet_the_bodies(dim):
+    pushed = rejected = 0
+    for seed in range(8):
+        try:
+            trajectory = simulate(random_scene(SceneSettings(dim, "pusher", (1, 2)), seed), 30)
+        except SimulationError:  # as when data are generated
+            rejected += 1
+            continue
+        soft = ~trajectory.kinematic
+        change = trajectory.velocities[-1, soft].mean(0) - np.exp(-2 * 0.3) * trajectory.velocities[0, soft].mean(0)
+        pushed += bool(np.linalg.norm(change) > 0.02)
+    assert pushed >= 5 and rejected <= 2

@@ -41,6 +41,22 @@ class DelayedEvidenceConfig(EnvConfig):
 
 
 @dataclass
+class PushSoftConfig(EnvConfig):
+    id: str = "PushSoft-v0"
+    backend: str = "mujoco"  # in which demonstrations are collected: mujoco, learned
+    judged_in: str = "mujoco"  # in which policies are evaluated and shown
+    simulator: str | None = None  # simulator.pt of a simulator's run, for learned
+    on_ood: str = "truncate"  # truncate, error: when a simulator leaves the range that it has learned
+    image_size: int = 64  # pixels
+
+
+@dataclass
+class SortSoftConfig(PushSoftConfig):
+    id: str = "SortSoft-v0"
+    delay: float = 1.0  # the expert takes so many times as long from the lamp to the fork
+
+
+@dataclass
 class GymConfig(EnvConfig):
     """Any Gymnasium environment with `pixels` and `agent_pos`; needs a recorded dataset in data.root, or an expert.
 
@@ -253,7 +269,13 @@ class CollectConfig:
     debug: bool = False
 
 
-ENVS = {"corridor": CorridorConfig, "delayed_evidence": DelayedEvidenceConfig, "gym": GymConfig}
+ENVS = {
+    "corridor": CorridorConfig,
+    "delayed_evidence": DelayedEvidenceConfig,
+    "push_soft": PushSoftConfig,
+    "sort_soft": SortSoftConfig,
+    "gym": GymConfig,
+}
 MEMORY_CONFIGS = {
     "trace": TraceConfig,
     "gru": GRUConfig,
@@ -286,11 +308,17 @@ def env_label(env_id: str, task: str | None) -> str:
     return f"{name}-{task}" if task else name
 
 
-def env_options(config: EnvConfig) -> dict[str, Any]:
-    """The arguments of `gymnasium.make` apart from the id."""
+def env_options(config: EnvConfig, collecting: bool = False) -> dict[str, Any]:
+    """The arguments of `gymnasium.make` apart from the id, to evaluate policies or to collect demonstrations."""
     if isinstance(config, GymConfig):
         return dict(config.options)
-    return {key: value for key, value in asdict(config).items() if key != "id"}
+    options = {key: value for key, value in asdict(config).items() if key != "id"}
+    if isinstance(config, PushSoftConfig):
+        judged_in = options.pop("judged_in")
+        options["backend"] = config.backend if collecting else judged_in
+        if options["backend"] == "mujoco":
+            del options["simulator"]
+    return options
 
 
 def options(config: MemoryConfig | PolicyConfig | EncoderConfig) -> dict[str, Any]:

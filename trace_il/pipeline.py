@@ -62,7 +62,7 @@ def _enough(config: TrainConfig, root: Path) -> bool:
 
 def dataset_root(config: TrainConfig | CollectConfig) -> tuple[Path, CollectSpec]:
     """Where the demonstrations of a configuration are, and what they consist of."""
-    options = env_options(config.env)
+    options = env_options(config.env, collecting=True)
     spec = CollectSpec(config.env.id, options, config.data.seed, config.data.disturbance)
     if config.data.root is not None:
         return Path(config.data.root), spec
@@ -121,6 +121,7 @@ def check_buildable(config: TrainConfig) -> None:
     Raises:
         UserError: a value that the agent's parts refuse.
     """
+    make_env(config.env.id, env_options(config.env, collecting=True)).close()
     env = make_env(config.env.id, env_options(config.env))
     sizes = camera_sizes(env)
     odd = {camera: size for camera, size in sizes.items() if size[0] % 2 or size[1] % 2}

@@ -358,5 +358,5 @@ class SortSoftEnv(SoftEnv):
             inside = np.abs(self.centre - self.BINS) < self.HALF - 0.02
             for number in np.flatnonzero(inside.all(1)):
                 self.over = True
-                self.success = number == self.cue
+                self.success = bool(number == self.cue)
                 self.stage = 3 if self.success else 2

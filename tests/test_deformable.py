@@ -1,0 +1,146 @@
+"""PushSoft and SortSoft: one environment in two simulators."""
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AsyncVectorEnv
+
+import envs  # noqa: F401
+from envs import Phase
+from sims.build import Recipe, save
+from sims.flex import SimulationError
+from sims.model import Range
+from trace_il.config import SortSoftConfig, env_options
+from trace_il.environment import make_env
+from trace_il.errors import UserError
+
+NAMES = ("PushSoft-v0", "SortSoft-v0")
+WIDE = Range(10.0, 0.1, 3.0)
+
+
+def file(folder, seen: Range = WIDE, dim: int = 2) -> str:
+    torch.manual_seed(0)
+    recipe = Recipe("eqcollide", dim, {})
+    path = folder / f"simulator_{dim}_{seen.speed}.pt"
+    save(path, recipe, recipe.build(), seen)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def simulator(tmp_path_factory) -> str:
+    return file(tmp_path_factory.mktemp("simulator"))
+
+
+def make(name: str, backend: str, simulator: str, **more):
+    options = {"backend": "learned", "simulator": simulator} if backend == "learned" else {}
+    return gymnasium.make(name, disable_env_checker=True, **options, **more).unwrapped
+
+
+def episode(env, seed: int, disturbance: float = 0.0, cue: int | None = None, steps: int = 1000):
+    observation, info = env.reset(seed=seed, options=None if cue is None else {"cue": cue})
+    expert, out = env.make_expert(disturbance), [(observation, info)]
+    for _ in range(steps):
+        observation, _, terminated, truncated, info = env.step(expert.action().executed)
+        out.append((observation, info))
+        if terminated or truncated:
+            break
+    return out
+
+
+@pytest.mark.parametrize("backend", ["mujoco", "learned"])
+@pytest.mark.parametrize("name", NAMES)
+def test_gymnasium_accepts_it_and_it_repeats_itself(name, backend, simulator):
+    env = make(name, backend, simulator)
+    check_env(env, skip_render_check=True)
+    other = make(name, backend, simulator)
+    episode(other, 5, 1.0, steps=20)
+    for (one, _), (two, _) in zip(episode(env, 3, 1.0, steps=40), episode(other, 3, 1.0, steps=40), strict=True):
+        assert one["agent_pos"].tobytes() == two["agent_pos"].tobytes()
+        assert one["pixels"]["overhead"].tobytes() == two["pixels"]["overhead"].tobytes()
+    assert env.render().shape == (480, 480, 3) or env.render_mode is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_backends_begin_alike(name, simulator):
+    one, two = (make(name, backend, simulator) for backend in ("mujoco", "learned"))
+    assert one.observation_space == two.observation_space and one.action_space == two.action_space
+    for seed in range(3):
+        (first, info), (second, other) = one.reset(seed=seed), two.reset(seed=seed)
+        assert info == other and np.array_equal(first["pixels"]["overhead"], second["pixels"]["overhead"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_experts_of_the_ground_truth(name):
+    env = make(name, "mujoco", "")
+    for disturbance in (0.0, 1.0):
+        outcomes = [episode(env, seed, disturbance)[-1][1] for seed in range(9_000_000, 9_000_010)]
+        assert sum(info["is_success"] for info in outcomes) >= (10 if disturbance == 0 else 9)
+        assert all(info["branch_correct"] == 1 for info in outcomes if name == "SortSoft-v0" and info["is_success"])
+
+
+def test_the_lamp_alone_tells_the_bin_and_goes_out():
+    env = make("SortSoft-v0", "mujoco", "")
+    red, blue = (episode(env, 4, 1.0, cue) for cue in (0, 1))
+    assert not np.array_equal(red[0][0]["pixels"]["overhead"], blue[0][0]["pixels"]["overhead"])
+    shared = [t for t, (_, info) in enumerate(red) if info["phase"] == Phase.SHARED]
+    assert len(shared) > 30
+    for t in shared:
+        assert np.array_equal(red[t][0]["pixels"]["overhead"], blue[t][0]["pixels"]["overhead"])
+        assert np.array_equal(red[t][0]["agent_pos"], blue[t][0]["agent_pos"])
+    counts = [
+        sum(info["phase"] == Phase.SHARED for _, info in episode(make("SortSoft-v0", "mujoco", "", delay=delay), 4))
+        for delay in (1.0, 2.0)
+    ]
+    assert counts[1] > 1.6 * counts[0]
+
+
+def test_leaving_what_the_simulator_knows_ends_an_episode(tmp_path):
+    narrow = file(tmp_path, Range(0.05, 0.99, 1.01))
+    out = episode(make("PushSoft-v0", "learned", narrow), 1)
+    assert out[-1][1]["ood"] and not any(info["ood"] for _, info in out[:-1]) and len(out) < 100
+    with pytest.raises(SimulationError, match=r"(training knew|of its length).*on_ood=truncate"):
+        episode(make("PushSoft-v0", "learned", narrow, on_ood="error"), 1)
+
+
+def test_many_at_once(simulator):
+    options = {"backend": "learned", "simulator": simulator}
+    makers = [lambda: gymnasium.make("envs:PushSoft-v0", disable_env_checker=True, **options)] * 2
+    vector = AsyncVectorEnv(makers, context="spawn")
+    observation, _ = vector.reset(seed=[1, 1])
+    assert np.array_equal(*observation["pixels"]["overhead"])
+    vector.close()
+
+
+def test_policies_are_judged_in_the_ground_truth(simulator):
+    config = SortSoftConfig(backend="learned", simulator=simulator)
+    assert env_options(config)["backend"] == "mujoco"
+    assert env_options(config, collecting=True)["backend"] == "learned"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"backend": "bullet"}, "backend must be one of"),
+        ({"backend": "learned"}, "train one: python train.py sim=eqcollide"),
+        ({"backend": "learned", "simulator": "nowhere.pt"}, "no simulator at nowhere.pt"),
+        ({"image_size": 8}, "image_size must be in 16..640, got 8"),
+        ({"on_ood": "ignore"}, "on_ood must be truncate or error"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(UserError, match=message):
+        make_env("PushSoft-v0", options)
+
+
+def test_a_simulator_of_other_dimensions_and_bad_actions(tmp_path, simulator):
+    with pytest.raises(UserError, match="is of 3 dimensions, this environment has 2"):
+        make_env("PushSoft-v0", {"backend": "learned", "simulator": file(tmp_path, dim=3)})
+    env = make("PushSoft-v0", "mujoco", simulator)
+    env.reset(seed=0)
+    for bad in (np.zeros(3), np.array([np.nan, 0])):
+        with pytest.raises(ValueError, match="action must be 2 finite numbers"):
+            env.step(bad)
+    with pytest.raises(ValueError, match=r"cue must be in 0\.\.0"):
+        env.reset(options={"cue": 1})
