@@ -74,6 +74,8 @@ class Tool(Task):
             "tools": TOOLS[: self.cue_values] + factors.uniform(-0.015, 0.015, (self.cue_values, 2)),
             "start": factors.uniform(-0.015, 0.015, (2, 3)),
             "base": factors.uniform((-0.03, -0.03, -0.02), (0.03, 0.03, 0.02)),
+            # Where the expert stops at the bench: a policy stops less exactly, and must see what its hands have to do.
+            "stop": (LANE_END, 0, 0) + factors.uniform(-0.03, 0.03, 3),
         }
         data.joint("object").qpos[:] = *layout["object"], TOP + OBJECT_HALF[2], 1, 0, 0, 0
         for number, place in enumerate(layout["tools"]):
@@ -87,7 +89,7 @@ class Tool(Task):
         opened, closed = FINGER_OPEN, 0.0
         x, y = layout["object"]
         base = Track(layout["base"], linear=True)
-        base.to(20, 0, 0, 0).hold(72).to(246, LANE_END, 0, 0)
+        base.to(20, 0, 0, 0).hold(72).to(246, *layout["stop"])
         above = TOP + 0.17
         right = Track(np.array([*(np.array([0.30, -0.24, 0.62]) + layout["start"][1]), opened]))
         right.to(22, x, y, above, opened).to(46, x, y, TOP + 0.03, opened).to(50, x, y, TOP + 0.03, closed)
@@ -98,7 +100,9 @@ class Tool(Task):
         right.to(150, 0.32, -0.26, 0.70, opened)
         hands = (left, right)
         high, grip = TOP + 0.23, TOP + 0.02 + HANDLE_HALF + 0.01
-        places = layout["tools"] - (LANE_END, 0)
+        x, y, yaw = layout["stop"]
+        turn = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
+        places = (layout["tools"] - (x, y)) @ turn
         for number, hand in enumerate(hands):  # above the middle of its tools, whichever is right
             hand.to(246, *places[number::2].mean(0), high, opened)
         aside = 10 if self.cue_values > 2 else 0  # steps in which a hand that has a choice goes above its tool
@@ -124,7 +128,7 @@ class Tool(Task):
         progress.cue_seen = True
         base = data.body("base").xpos
         progress.cue_over = progress.cue_over or bool(progress.stage >= 2 and thing[2] < TOP - 0.2)  # below the flap
-        progress.at_branch = progress.at_branch or bool(progress.stage >= 2 and base[0] > LANE_END - 0.02)
+        progress.at_branch = progress.at_branch or bool(progress.stage >= 2 and base[0] > LANE_END - 0.05)
         taken = tools[:, 2] > TOP + TAKEN
         hands = np.array([data.site(f"{side}_grip").xpos for side in ("left", "right")])
         down = hands[:, 2] < TOP + REACHED
