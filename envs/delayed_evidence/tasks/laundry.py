@@ -23,7 +23,7 @@ PLACES = {2: np.array([[0.30, 0.42], [0.30, -0.40]])}  # of baskets and shelves,
 PLACES[4] = np.array([[0.38, 0.42], [0.38, -0.40], [0.22, 0.42], [0.22, -0.40]])
 CENTRE = np.array([0.42, 0.0])
 RACK_HEIGHT = 0.19  # of the hanger's bar above the table, m
-BAR_HALF = 0.08  # m
+BAR_HALF, POSTS = 0.10, 0.072  # m, half the length of the bar, and where the posts stand that it lies on
 CLOTH, WIDTH, VERTICES = 0.14, 0.11, 6  # height and width of the cloth, m; vertices a side
 SHELF_TOP = 0.02  # above the table, m
 NOTCH = 0.024  # half the width of the notches that the bar lies in, m
@@ -70,7 +70,7 @@ class Laundry(Task):
         for name, (x, y) in zip(self.rack_names, (*self.racks, CENTRE), strict=True):
             rack = world.add_body(name=name, pos=(x, y, TABLE))
             for side in (-1, 1):  # a post with a notch at either end of the bar
-                foot = side * (BAR_HALF - 0.008)
+                foot = side * POSTS
                 half = (RACK_HEIGHT - 0.006) / 2
                 add_box(rack, f"{name}_{side}", (0.02, 0.005, half), (0, foot, half), STEEL)
                 for edge in (-1, 1):
@@ -149,7 +149,7 @@ class Laundry(Task):
         in_hand = held(model, data, "garment_body")
         lifted = bar[2] > TABLE + RACK_HEIGHT + 0.03
         progress.reach("garment_taken", bool(lifted))
-        at_centre = np.abs(bar - (*layout["racks"][-1], TABLE + RACK_HEIGHT)).max() < 0.025
+        at_centre = np.abs(bar - (*layout["racks"][-1], TABLE + RACK_HEIGHT)).max() < 0.035
         progress.reach("garment_hung", bool(at_centre and not in_hand))
         progress.cue_seen = True
         home = min(abs(data.site(f"{side}_grip").xpos[1]) for side in ("left", "right")) > 0.2
