@@ -1,6 +1,6 @@
 """Random scenes by seed: soft bodies thrown at each other, in free space, in a box with gravity, or before a pusher."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -8,6 +8,7 @@ from .shapes import KINDS_2D, KINDS_3D, body_mesh
 from .state import Body, Pusher, Scene, Wall
 
 WORLDS = ("free", "box", "pusher")
+MIXED = "mixed"  # every scene in one of the worlds
 RADIUS = 0.08  # of a body, m
 PUSHER_RADIUS = 0.025  # m
 TRIES = 50  # to place bodies without overlap, before the scene is called too full
@@ -19,8 +20,8 @@ class SceneSettings:
 
     Args:
         dim: 2 or 3.
-        world: free (no gravity, no walls), box (gravity, floor and side walls) or pusher (drag, a disc or ball that
-            comes along).
+        world: free (no gravity, no walls), box (gravity, floor and side walls), pusher (drag, a disc or ball that
+            comes along) or mixed (every scene one of them).
         bodies: fewest and most soft bodies.
         kinds: of the bodies; empty: all that training uses, which leaves out `UNSEEN`.
         speed: largest speed at the start, m/s; young: Young's modulus, Pa, from and to.
@@ -64,9 +65,9 @@ def random_scene(settings: SceneSettings, seed: int) -> Scene:
     Raises:
         ValueError: unknown dim, world or kind, or more bodies than fit.
     """
-    if settings.dim not in (2, 3) or settings.world not in WORLDS:
+    if settings.dim not in (2, 3) or settings.world not in (*WORLDS, MIXED):
         raise ValueError(
-            f"dim must be 2 or 3 and world one of {', '.join(WORLDS)}, got {settings.dim}, {settings.world!r}"
+            f"dim must be 2 or 3 and world one of {', '.join((*WORLDS, MIXED))}, got {settings.dim}, {settings.world!r}"
         )
     if not 1 <= settings.bodies[0] <= settings.bodies[1]:
         raise ValueError(f"bodies must be (fewest, most), at least 1, got {settings.bodies}")
@@ -75,6 +76,8 @@ def random_scene(settings: SceneSettings, seed: int) -> Scene:
         if kind not in known:
             raise ValueError(f"unknown shape {kind!r}; choose of {', '.join(known)} in {settings.dim}D")
     rng = np.random.default_rng(seed)
+    if settings.world == MIXED:
+        settings = replace(settings, world=str(rng.choice(WORLDS)))
     count = int(rng.integers(settings.bodies[0], settings.bodies[1] + 1))
     reason: ValueError | None = None
     for _ in range(TRIES):

@@ -16,7 +16,7 @@ from sims.build import MODELS, Recipe, load, save
 from sims.dataset import Trajectory, simulate, transformed
 from sims.learn import SimulatorModule, TrajectoryDataModule, _Windows
 from sims.metrics import DIVERGED, TOUCH, equivariance_error, facet_distances, gaps, rollout_scores, summarise
-from sims.model import LearnedSimulator, Prediction, Range, predict
+from sims.model import Prediction, Range, predict
 from sims.scenes import SceneSettings, random_rotation, random_scene
 from trace_il.checkpoint import read_checkpoint
 
@@ -138,23 +138,6 @@ def test_scores_of_perfect_and_of_bad_rollouts(scenes, dim):
     summary = summarise([scores, rollout_scores(truth, wild)])
     assert summary["diverged"] == 0.5 and summary["mse"] == pytest.approx(DIVERGED / 2)
     assert "mse_49" not in summary and summary["gap_error"] < 1e-9
-
-
-def test_half_the_points_move_alike():
-    """Control points see the shape, not the density of its mesh."""
-    coarse = random_scene(SceneSettings(2, spacing=0.019, kinds=("disc",)), 5)
-    fine = random_scene(SceneSettings(2, kinds=("disc",)), 5)
-    pairs = zip(coarse.bodies, fine.bodies, strict=True)
-    fine = replace(fine, bodies=tuple(replace(own, mesh=other.mesh) for own, other in pairs))
-    assert len(fine.bodies[0].mesh.points) > 1.7 * len(coarse.bodies[0].mesh.points)
-    ends = []
-    for scene in (coarse, fine):
-        simulator = LearnedSimulator(network("eqcollide"))
-        state = simulator.reset(scene)
-        for _ in range(30):
-            state = simulator.step(state, 0.01)
-        ends.append([state.positions[state.body == body].mean(0) for body in range(len(scene.bodies))])
-    assert np.abs(np.array(ends[0]) - np.array(ends[1])).max() < 0.01
 
 
 def test_windows_repeat_themselves_and_noise_needs_no_target(scenes):
