@@ -16,6 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from simulators.tables import simulators_plot, simulators_table
 
 HERE = Path(__file__).resolve().parent
 Row = dict[str, Any]
@@ -235,6 +236,7 @@ REPORTS = {
     "diagnostics": (mean_table, diagnostics_plot),
     "reference": (reference_table, score_plot),
     "performance": (mean_table, performance_plot),
+    "simulators": (simulators_table, simulators_plot),
 }
 
 

@@ -1,0 +1,94 @@
+"""What a frame costs: latent steps of learned simulators against bodies, points and batch, and MuJoCo beside them."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sims.build import load
+from sims.dataset import FRAME, Trajectory, describe
+from sims.flex import FlexSimulator
+from sims.model import LearnedModel
+from sims.scenes import SceneSettings, random_scene
+
+FRAMES, REPEATS = 20, 5
+BODIES, BATCHES, SPACINGS = (1, 2, 4, 8), (1, 4, 16, 64), (1.4, 1.0, 0.7)
+SEED = 2_500_000
+
+
+def scenes(dim: int, bodies: int, count: int, density: float = 1.0) -> list[Any]:
+    settings = SceneSettings(dim)
+    settings = SceneSettings(dim, bodies=(bodies, bodies), spacing=density * settings.usual_spacing)
+    return [random_scene(settings, SEED + number) for number in range(count)]
+
+
+def starts(own: list[Any]) -> list[Trajectory]:
+    return [describe(scene, [scene.start()], 0) for scene in own]
+
+
+def latent_step(model: LearnedModel, own: list[Trajectory]) -> Callable[[], None]:
+    """A call that moves all scenes FRAMES frames on, in the model's own variables."""
+    window = model.window(own, [0] * len(own), 0).to(model.place.device, model.place.dtype)
+    speeds = window.velocities.new_zeros(FRAMES, *window.place.shape)
+
+    @torch.no_grad()
+    def call() -> None:
+        model.rollout(window.positions[0], window.velocities[0], window.statics, (window.place, speeds), FRAMES)
+        if model.place.is_cuda:
+            torch.cuda.synchronize()
+
+    return call
+
+
+def truth_step(own: list[Any]) -> Callable[[], None]:
+    """The same of the ground truth, one scene after the other."""
+    simulators = [FlexSimulator() for _ in own]
+    states = [simulator.reset(scene) for simulator, scene in zip(simulators, own, strict=True)]
+
+    def call() -> None:
+        for number, simulator in enumerate(simulators):
+            state = states[number]
+            for _ in range(FRAMES):
+                state = simulator.step(state, FRAME)
+
+    return call
+
+
+def milliseconds(calls: dict[str, Callable[[], None]], scenes_each: int) -> dict[str, float]:
+    """Median milliseconds a scene and frame; calls take turns, so that a busy machine slows all of them alike."""
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():
+        call()
+    for _ in range(REPEATS):
+        for name, call in calls.items():
+            begin = time.perf_counter()
+            call()
+            taken[name].append(time.perf_counter() - begin)
+    return {name: 1e3 * float(np.median(values)) / (FRAMES * scenes_each) for name, values in taken.items()}
+
+
+def cost_rows(dim: int, files: dict[str, Path]) -> list[dict[str, Any]]:
+    """Rows of all sizes, one thread. Models whose file is missing are left out, which their rows then show."""
+    torch.set_num_threads(1)
+    models = {name: load(path) for name, path in files.items() if path.exists()}
+    devices = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
+    sizes = [(bodies, 1, 1.0) for bodies in BODIES] + [(2, batch, 1.0) for batch in BATCHES[1:]]
+    sizes += [(2, 1, density) for density in SPACINGS if density != 1.0]
+    rows = []
+    for bodies, batch, density in sizes:
+        own = scenes(dim, bodies, batch, density)
+        points = float(np.mean([len(start.body) for start in starts(own)]))
+        for device in devices:
+            calls = {name: latent_step(model.to(device), starts(own)) for name, model in models.items()}
+            result = milliseconds({**calls, "MuJoCo": truth_step(own[:4])}, batch)
+            result["MuJoCo"] *= batch / len(own[:4])
+            for name, value in result.items():
+                row = {"sim": name, "dim": dim, "device": "cpu" if name == "MuJoCo" else device, "bodies": bodies}
+                row |= {"batch": batch, "points": points, "ms_per_scene_frame": value}
+                row |= {"simulated_seconds_per_second": 1e3 * FRAME / value}
+                row |= {"times_mujoco": result["MuJoCo"] / value}
+                rows.append(row)
+    return rows

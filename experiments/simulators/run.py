@@ -1,0 +1,175 @@
+"""Learned simulators against each other: python experiments/simulators/run.py [accuracy] [longer] [cost] [--jobs 2]
+
+    accuracy    every simulator, trained for about as long (STEPS) on the same trajectories, on scenes it has not seen
+    longer      the best of them trained four times as long, one seed: whether more time changes the order
+    cost        milliseconds a frame against bodies, points and batch, and against the ground truth in the same run
+
+Runs are `python train.py sim=...` with the settings of its row; finished ones are not repeated, interrupted ones
+continue. Writes results/<part>-<dim>d.json; `python experiments/report.py simulators` makes tables and plots.
+"""
+
+import argparse
+import csv
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
+
+from common import ROOT, Row, in_parallel, train  # noqa: E402
+from cost import cost_rows  # noqa: E402
+from rich.console import Console  # noqa: E402
+
+from sims.build import load  # noqa: E402
+from sims.metrics import equivariance_error  # noqa: E402
+from sims.scenes import UNSEEN, SceneSettings  # noqa: E402
+from trace_il.scores import write_results  # noqa: E402
+from trace_il.sim_pipeline import dataset, judge  # noqa: E402
+
+FRAMES = 49
+EPOCHS = 12
+TEST_SEED = 8_000_000
+ARMS: dict[str, tuple[str, ...]] = {
+    "EqCollide-style": ("sim=eqcollide",),
+    "GNS": ("sim=gns",),
+    "MeshGraphNets": ("sim=meshgraphnets",),
+    "EGNN": ("sim=egnn",),
+    "SEGNO": ("sim=segno",),
+    "twin": ("sim=twin",),
+    "twin, rotated scenes": ("sim=twin", "trainer.turn=true"),
+    "no collision edges": ("sim=eqcollide", "sim.collide=false"),
+    "first order": ("sim=first_order",),
+    "constant velocity": ("sim=constant_velocity",),
+    "rigid flight": ("sim=ballistic",),
+}
+UNTRAINED = ("constant velocity", "rigid flight")
+# Optimiser steps an epoch that take about five minutes in all on one core of the machine in the results files.
+STEPS = {
+    2: {"sim=eqcollide": 125, "sim=twin": 125, "sim=first_order": 125, "sim=gns": 140, "sim=meshgraphnets": 115,
+        "sim=egnn": 130, "sim=segno": 135},
+    3: {"sim=eqcollide": 65, "sim=twin": 65, "sim=first_order": 65, "sim=gns": 140, "sim=meshgraphnets": 115,
+        "sim=egnn": 130, "sim=segno": 135},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Test:
+    """Scenes that simulators are judged on."""
+
+    settings: dict[str, Any]
+    frames: int = FRAMES
+    scenes: int = 16
+
+
+def tests(dim: int) -> dict[str, Test]:
+    usual = SceneSettings(dim).usual_spacing
+    density = 2 ** (1 / dim)
+    return {
+        "as trained": Test({}, scenes=32),
+        "2x horizon": Test({}, 2 * FRAMES + 1),
+        "4x horizon": Test({}, 4 * FRAMES),
+        "2x bodies": Test({"bodies": (4, 6)}),
+        "4x bodies": Test({"bodies": (8, 12)}),
+        "unseen shapes": Test({"kinds": UNSEEN[dim]}),
+        "half density": Test({"spacing": usual * density}),
+        "double density": Test({"spacing": usual / density}),
+    }
+
+
+@dataclass(frozen=True)
+class Case:
+    arm: str
+    dim: int
+    seed: int
+    longer: int = 1  # times as many steps
+
+    @property
+    def name(self) -> str:
+        words = f"sim-{self.arm}-{self.dim}d-{self.seed}" + (f"-x{self.longer}" if self.longer > 1 else "")
+        return "".join(c if c.isalnum() or c == "-" else "_" for c in words)
+
+    @property
+    def overrides(self) -> list[str]:
+        sim = ARMS[self.arm][0]
+        steps = STEPS[self.dim].get(sim, 1) * self.longer
+        more = [f"env=soft_bodies_{self.dim}d", f"seed={self.seed}", f"trainer.epochs={EPOCHS}"]
+        return [*ARMS[self.arm], *more, f"trainer.steps_per_epoch={steps}", "evaluation.recording=false"]
+
+
+def test_scenes(dim: int, console: Console) -> dict[str, list[Any]]:
+    """The scenes of every test, simulated when they are missing."""
+    return {
+        name: dataset(replace(SceneSettings(dim), **own.settings), own.scenes, own.frames, TEST_SEED, 0, console)
+        for name, own in tests(dim).items()
+    }
+
+
+def evaluate(case: Case, scenes: dict[str, list[Any]], jobs: int, console: Console) -> list[Row]:
+    """Train the run of a case unless it is finished; a row for every test."""
+    summary = train(case.name, case.overrides, jobs)
+    model = load(ROOT / "runs" / case.name / "simulator.pt")
+    training = summary["training"]
+    labels = {"sim": case.arm, "dim": case.dim, "seed": case.seed, "times": case.longer}
+    labels |= {"parameters": training["parameters"], "fit_seconds": training.get("fit_seconds", 0.0)}
+    labels |= {"steps": training.get("optimiser_steps", 0), "trained_at": summary["commit"]}
+    rows = [{**labels, "test": name, **judge(model, own, console)} for name, own in scenes.items()]
+    first = scenes["as trained"][:4]
+    rows[0]["equivariance_float32"] = equivariance_error(model, first, 1)
+    rows[0]["equivariance_float64"] = equivariance_error(model.double(), first, 1)
+    return rows
+
+
+def curve(case: Case) -> list[Row]:
+    """Validation errors of a run over time, if it was trained."""
+    path = ROOT / "runs" / case.name / "metrics.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        points = [row for row in csv.DictReader(file) if row.get("val/rollout_mse")]
+    labels = {"sim": case.arm, "dim": case.dim, "seed": case.seed, "times": case.longer}
+    return [{**labels, "step": int(row["step"]) + 1, "mse": float(row["val/rollout_mse"])} for row in points]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", default=["accuracy", "longer", "cost"])
+    parser.add_argument("--dims", nargs="+", type=int, choices=[2, 3], default=[2, 3])
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time; with more than one, each has one thread")
+    options = parser.parse_args()
+    unknown = set(options.parts) - {"accuracy", "longer", "cost"}
+    if unknown:
+        parser.error(f"unknown part {sorted(unknown)[0]!r}; choose of accuracy, longer and cost")
+    console = Console()
+    for dim in options.dims:
+        for part in options.parts:
+            if part == "cost":
+                models = {arm: ROOT / "runs" / Case(arm, dim, 0).name / "simulator.pt" for arm in options.arms}
+                write_results(HERE / f"results/cost-{dim}d.json", [0], cost_rows(dim, models))
+                continue
+            scenes = test_scenes(dim, console)
+            trained = [arm for arm in options.arms if arm not in UNTRAINED]
+            if part == "accuracy":
+                cases = [Case(arm, dim, seed) for seed in options.seeds for arm in trained]
+                cases += [Case(arm, dim, 0) for arm in options.arms if arm in UNTRAINED]
+            else:
+                cases = [Case(arm, dim, 0, 4) for arm in trained]
+
+            def write(rows: dict[Case, list[Row]], part: str = part, dim: int = dim) -> None:
+                write_results(
+                    HERE / f"results/{part}-{dim}d.json", options.seeds, [row for own in rows.values() for row in own]
+                )
+                curves = [row for case in rows for row in curve(case)]
+                write_results(HERE / f"results/curves_{part}-{dim}d.json", options.seeds, curves)
+
+            def do(case: Case, scenes: dict[str, list[Any]] = scenes) -> list[Row]:
+                return evaluate(case, scenes, options.jobs, Console(quiet=True))
+
+            in_parallel(cases, options.jobs, do, write)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Tables and plots of the simulators' results; called by ../report.py."""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+Row = dict[str, Any]
+COLUMNS = (
+    ("mse", "MSE, m^2", "{:.2e}"),
+    ("mse_median", "median", "{:.2e}"),
+    ("diverged", "diverged", "{:.2f}"),
+    ("gap_error", "gap error, mm", "{:.1f}"),
+    ("penetration", "penetration, mm", "{:.1f}"),
+    ("impact_frames_median", "impact, frames", "{:.1f}"),
+    ("momentum_drift", "momentum drift", "{:.1e}"),
+    ("kinetic_energy_error", "energy error", "{:.3f}"),
+)
+
+
+def _groups(rows: list[Row], *keys: str) -> dict[tuple[Any, ...], list[Row]]:
+    out: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        out.setdefault(tuple(row[key] for key in keys), []).append(row)
+    return out
+
+
+def _markdown(header: list[str], lines: list[list[str]]) -> str:
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *lines))
+
+
+def _cell(rows: list[Row], key: str, form: str) -> str:
+    scale = 1e3 if form == "{:.1f}" and key in ("gap_error", "penetration") else 1.0
+    values = [scale * row[key] for row in rows if row.get(key) is not None]
+    if not values:
+        return ""
+    each = f" ({', '.join(form.format(value) for value in values)})" if len(values) > 1 and key == "mse" else ""
+    return form.format(np.mean(values)) + each
+
+
+def simulators_table(about: Row) -> str:
+    """A block for each test (mean over seeds, each seed's MSE), or one for the costs; nothing for curves."""
+    rows = about["rows"]
+    if rows and "ms_per_scene_frame" in rows[0] and "test" not in rows[0]:
+        keys = ("sim", "dim", "device", "bodies", "batch", "points")
+        numbers = ("ms_per_scene_frame", "simulated_seconds_per_second", "times_mujoco")
+        lines = [[*(f"{row[key]}" for key in keys), *(f"{row[key]:.3g}" for key in numbers)] for row in rows]
+        return f"{_markdown([key.replace('_', ' ') for key in (*keys, *numbers)], lines)}\n\n"
+    if not rows or "test" not in rows[0]:
+        return ""
+    text = ""
+    for (dim, times), own in _groups(rows, "dim", "times").items():
+        for (test,), block in _groups(own, "test").items():
+            lines = []
+            for (sim,), members in _groups(block, "sim").items():
+                cells = [_cell(members, key, form) for key, _, form in COLUMNS]
+                seconds = np.mean([row["fit_seconds"] for row in members])
+                lines.append([sim, f"{members[0]['parameters']}", f"{seconds:.0f}", *cells])
+            more = f", {times} times the steps" if times > 1 else ""
+            header = ["simulator", "parameters", "training, s", *(label for _, label, _ in COLUMNS)]
+            text += f"**{dim}D, {test}{more}** ({block[0]['scenes']} scenes)\n\n{_markdown(header, lines)}\n\n"
+    return text
+
+
+def simulators_plot(contents: list[Row]) -> Figure:
+    """By dimension: error of each simulator on each test, and validation error over training."""
+    rows = [row for about in contents for row in about["rows"]]
+    dims = sorted({row["dim"] for row in rows})
+    figure, axes = plt.subplots(2, len(dims), figsize=(7.5 * len(dims), 8), layout="constrained", squeeze=False)
+    for column, dim in enumerate(dims):
+        judged = [row for row in rows if row["dim"] == dim and row.get("times") == 1 and "test" in row]
+        tests = list(dict.fromkeys(row["test"] for row in judged))
+        axis = axes[0, column]
+        for index, ((sim,), members) in enumerate(_groups(judged, "sim").items()):
+            for place, test in enumerate(tests):
+                values = [row["mse"] for row in members if row["test"] == test]
+                x = place + (index - 5) * 0.07
+                axis.plot([x] * len(values), values, "o", color=f"C{index % 10}", markersize=4,
+                          label=sim if place == 0 else None)  # fmt: skip
+        axis.set_yscale("log")
+        axis.set_xticks(range(len(tests)), tests, rotation=30, ha="right", fontsize=8)
+        axis.set(ylabel="rollout MSE, m^2", title=f"{dim}D")
+        axis.legend(fontsize=6, ncols=2)
+        axis = axes[1, column]
+        seconds = {(row["sim"], row["seed"]): (row["fit_seconds"], row["steps"]) for row in judged}
+        curves = [row for row in rows if row["dim"] == dim and row.get("times") == 1 and "step" in row]
+        names = list(dict.fromkeys(row["sim"] for row in curves))
+        for (sim, seed), members in _groups(curves, "sim", "seed").items():
+            taken, steps = seconds.get((sim, seed), (0.0, 0))
+            if steps:
+                axis.plot([row["step"] * taken / steps for row in members], [row["mse"] for row in members],
+                          color=f"C{names.index(sim) % 10}", label=sim if seed == 0 else None)  # fmt: skip
+        axis.set(yscale="log", xlabel="training, s", ylabel="validation rollout MSE, m^2")
+        axis.legend(fontsize=6)
+    return figure
