@@ -1,14 +1,17 @@
 """The long experiments are not run here, but what they are made of is, on the small run of the session."""
 
 import argparse
+import dataclasses
 import importlib.util
+import json
 import sys
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, program
+from rich.console import Console
 
 sys.path.insert(0, str(ROOT / "experiments"))
 import report
@@ -53,6 +56,39 @@ def test_every_case_of_the_tables_is_a_run_of_its_own():
             assert names.setdefault(case.name, case.overrides) == case.overrides
             assert "/" not in case.name and "," not in case.name
     assert len(names) > 100
+
+
+def test_simulators_are_trained_judged_and_timed(tmp_path, monkeypatch):
+    simulators, cost = load("simulators"), importlib.import_module("simulators.cost")
+    cases = [simulators.Case(arm, dim, seed) for arm in simulators.ARMS for dim in (2, 3) for seed in (0, 1)]
+    assert len({case.name for case in cases}) == len(cases)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(simulators, "ROOT", tmp_path)
+    short = {name: dataclasses.replace(own, scenes=1, frames=12) for name, own in simulators.tests(2).items()}
+    monkeypatch.setattr(simulators, "tests", lambda dim: {name: short[name] for name in ("as trained", "2x bodies")})
+    scenes = simulators.test_scenes(2, Console(quiet=True))
+
+    def train(name: str, overrides: list[str], jobs: int) -> dict:
+        quick = ["data.trajectories=2", "data.validation=1", "data.frames=12", "evaluation.scenes=1", "wandb=off"]
+        quick += ["trainer.epochs=1", "trainer.steps_per_epoch=2", "trainer.unroll=[2]"]
+        words = [word for word in overrides if not word.startswith("trainer.")]
+        program("train.py", *words, *quick, f"name={name}", cwd=tmp_path)
+        return json.loads((tmp_path / f"runs/{name}/summary.json").read_text())
+
+    monkeypatch.setattr(simulators, "train", train)
+    case = simulators.Case("EqCollide-style", 2, 0)
+    rows = simulators.evaluate(case, scenes, 1, Console(quiet=True))
+    assert [row["test"] for row in rows] == ["as trained", "2x bodies"] and rows[0]["fit_seconds"] > 0
+    assert rows[0]["equivariance_float64"] < 1e-10 < rows[0]["equivariance_float32"] < 1e-5
+    curve = simulators.curve(case)
+    for name, value in (("FRAMES", 2), ("REPEATS", 1), ("BODIES", (1, 2)), ("BATCHES", (1, 4)), ("SPACINGS", (1.0,))):
+        monkeypatch.setattr(cost, name, value)
+    times = cost.cost_rows(2, {"EqCollide-style": tmp_path / f"runs/{case.name}/simulator.pt"})
+    assert {row["sim"] for row in times} >= {"EqCollide-style", "MuJoCo"}
+    assert all(row["ms_per_scene_frame"] > 0 for row in times)
+    table, plot = report.REPORTS["simulators"]
+    contents = [{"rows": part} for part in (rows, curve, times)]
+    assert all(table(about).count("\n| ") > 1 for about in contents) and plot(contents).axes
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,8 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
 
 from common import ROOT, Row, in_parallel, train  # noqa: E402
-from cost import cost_rows  # noqa: E402
 from rich.console import Console  # noqa: E402
+from simulators.cost import cost_rows  # noqa: E402
 
 from sims.build import load  # noqa: E402
 from sims.metrics import equivariance_error  # noqa: E402

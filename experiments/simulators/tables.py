@@ -40,15 +40,18 @@ def _cell(rows: list[Row], key: str, form: str) -> str:
 
 
 def simulators_table(about: Row) -> str:
-    """A block for each test (mean over seeds, each seed's MSE), or one for the costs; nothing for curves."""
+    """A block for each test (mean over seeds, each seed's MSE); costs and learning curves are one table each."""
     rows = about["rows"]
     if rows and "ms_per_scene_frame" in rows[0] and "test" not in rows[0]:
         keys = ("sim", "dim", "device", "bodies", "batch", "points")
         numbers = ("ms_per_scene_frame", "simulated_seconds_per_second", "times_mujoco")
         lines = [[*(f"{row[key]}" for key in keys), *(f"{row[key]:.3g}" for key in numbers)] for row in rows]
         return f"{_markdown([key.replace('_', ' ') for key in (*keys, *numbers)], lines)}\n\n"
-    if not rows or "test" not in rows[0]:
-        return ""
+    if rows and "test" not in rows[0]:  # learning curves
+        runs = _groups(rows, "sim", "dim", "seed", "times").items()
+        lines = [[*map(str, case), f"{own[-1]['step']}", f"{min(row['mse'] for row in own):.2e}"] for case, own in runs]
+        header = ["simulator", "dim", "seed", "times", "steps", "least validation MSE, m^2"]
+        return f"{_markdown(header, lines)}\n\n"
     text = ""
     for (dim, times), own in _groups(rows, "dim", "times").items():
         for (test,), block in _groups(own, "test").items():
