@@ -16,6 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.stats import spearmanr
 from simulators.tables import simulators_plot, simulators_table
 
 HERE = Path(__file__).resolve().parent
@@ -228,6 +229,43 @@ def _steps_points(axis: Axes, where: list[float], rows: list[Row], color: str, l
     axis.plot(list(places), middle, "-" if len(places) > 1 else "_", color=color, label=label, markersize=14)
 
 
+def transfer_table(about: Row) -> str:
+    """Success by demonstrations and backend; gap and rank correlation between the backends where there are both."""
+    rows = [row for row in about["rows"] if "cleared" not in row["memory"]]
+    lines, means = [], {}
+    keys = ("task", "policy", "memory", "demonstrations")
+    for case, own in grouped(rows, lambda row: tuple(row[key] for key in keys)).items():
+        values = [100 * row["success"] for row in own]
+        means[case] = float(np.mean(values))
+        branch = np.mean([100 * row["branch_accuracy"] for row in own])
+        each = ", ".join(f"{v:.0f}" for v in values)
+        lines.append([*map(str, case), str(len(own)), f"{means[case]:.1f} ({each})", f"{branch:.1f}"])
+    header = [*keys, "runs", "success % (each seed)", "branch accuracy %"]
+    text = f"{markdown(header, lines)}\n\n"
+    sizes = sorted({row["demonstrations"] for row in rows})
+    by_size = [[v for (_, policy, _, n), v in means.items() if n == size and policy == name]
+               for name in ("from mujoco", "from learned") for size in sizes]  # fmt: skip
+    if len(sizes) > 2 and all(by_size):
+        one, two = (np.array([values[0] for values in half]) for half in (by_size[: len(sizes)], by_size[len(sizes) :]))
+        rank = spearmanr(one, two).statistic
+        text += f"Mean gap {np.abs(one - two).mean():.1f} points, largest {np.abs(one - two).max():.1f}; "
+        text += f"rank correlation over {len(sizes)} numbers of demonstrations {rank:.2f}.\n\n"
+    return text
+
+
+def transfer_plot(contents: list[Row]) -> Figure:
+    """Success against demonstrations, one line a backend."""
+    figure, axes = plt.subplots(1, len(contents), figsize=(5 * len(contents), 3.6), layout="constrained", squeeze=False)
+    for axis, about in zip(axes[0], contents, strict=True):
+        for (policy, memory), rows in grouped(about["rows"], lambda row: (row["policy"], row["memory"])).items():
+            sizes = grouped(rows, lambda row: row["demonstrations"])
+            means = [100 * np.mean([row["success"] for row in own]) for own in sizes.values()]
+            axis.plot(list(sizes), means, "o-", label=f"{policy}, memory={memory}")
+        axis.set(xlabel="demonstrations", ylabel="success, %", ylim=(0, 105), title=about["rows"][0]["task"])
+        axis.legend(fontsize=7)
+    return figure
+
+
 PART_OF = ("phase", "intervention", "transform", "history")  # what a row of each part of the diagnostics has
 REPORTS = {
     "main_job": (score_table, score_plot),
@@ -237,6 +275,7 @@ REPORTS = {
     "reference": (reference_table, score_plot),
     "performance": (mean_table, performance_plot),
     "simulators": (simulators_table, simulators_plot),
+    "transfer": (transfer_table, transfer_plot),
 }
 
 

@@ -91,6 +91,23 @@ def test_simulators_are_trained_judged_and_timed(tmp_path, monkeypatch):
     assert all(table(about).count("\n| ") > 1 for about in contents) and plot(contents).axes
 
 
+def test_transfer_is_compared_by_demonstrations():
+    transfer = load("transfer")
+    cases = [case for part in ("push", "sort") for case in transfer.cases(part, [0, 1])]
+    assert len({case.name for case in cases}) == len(cases) == 24
+    rows = [
+        {"task": "push", "policy": f"from {backend}", "memory": "none", "demonstrations": size, "seed": 0,
+         "success": success + shift, "branch_accuracy": 0.0}
+        for backend, shift in (("mujoco", 0.0), ("learned", -0.05))
+        for size, success in ((10, 0.2), (20, 0.5), (40, 0.9))
+    ]  # fmt: skip
+    table, plot = report.REPORTS["transfer"]
+    assert "Mean gap 5.0 points, largest 5.0; rank correlation over 3 numbers of demonstrations 1.00" in table(
+        {"rows": rows}
+    )
+    assert plot([{"rows": rows}]).axes
+
+
 @pytest.fixture(scope="module")
 def small(workplace):
     diagnostics = load("diagnostics")

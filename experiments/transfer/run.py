@@ -1,0 +1,87 @@
+"""Policies from the learned simulator, judged in the ground truth: python experiments/transfer/run.py [--jobs 2]
+
+One simulator is trained (train.py sim=eqcollide, all worlds). Then
+    push    policies without a memory on PushSoft, from 10 to 160 demonstrations of either backend
+    sort    TRACE and no memory on SortSoft, from demonstrations of the learned simulator
+all judged in the ground truth.
+Finished runs are not repeated, interrupted ones continue. Writes results/<part>.json; `python experiments/report.py
+transfer` makes the table and the plot from them.
+"""
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
+
+from common import Row, in_parallel, score_rows, train  # noqa: E402
+
+from trace_il.scores import write_results  # noqa: E402
+
+SIMULATOR = "simulator-mixed"
+FILE = f"runs/{SIMULATOR}/simulator.pt"
+DEMONSTRATIONS = (10, 20, 40, 80, 160)
+BACKENDS = ("mujoco", "learned")
+EPISODES = 100
+
+
+@dataclass(frozen=True)
+class Case:
+    part: str
+    backend: str  # of the demonstrations
+    memory: str
+    demonstrations: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"transfer-{self.part}-{self.backend}-{self.memory}-{self.demonstrations}-{self.seed}"
+
+    @property
+    def overrides(self) -> list[str]:
+        words = [f"env={self.part}_soft", f"env.backend={self.backend}", f"env.simulator={FILE}"]
+        words += [f"memory={self.memory}", f"data.episodes={self.demonstrations}", f"seed={self.seed}"]
+        words += [f"evaluation.episodes={EPISODES}", "evaluation.recording=false", "evaluation.export=false"]
+        return [*words, "evaluation.cleared=false"]
+
+
+def cases(part: str, seeds: list[int]) -> list[Case]:
+    """Data of the largest set first: its demonstrations hold those of the smaller ones."""
+    if part == "sort":
+        return [Case("sort", "learned", memory, 200, seed) for seed in seeds for memory in ("trace", "none")]
+    sizes = sorted(DEMONSTRATIONS, reverse=True)
+    return [Case("push", backend, "none", size, seed) for size in sizes for backend in BACKENDS for seed in seeds]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", default=["push", "sort"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time; with more than one, each has one thread")
+    options = parser.parse_args()
+    if unknown := set(options.parts) - {"push", "sort"}:
+        parser.error(f"unknown part {sorted(unknown)[0]!r}; choose of push and sort")
+    words = ["sim=eqcollide", "env=soft_bodies_2d", "env.world=mixed", "env.bodies=[1,3]"]
+    train(SIMULATOR, [*words, "evaluation.recording=false"], 1)
+
+    def do(case: Case) -> list[Row]:
+        summary = train(case.name, case.overrides, options.jobs)
+        labels = {"task": case.part, "policy": f"from {case.backend}", "seed": case.seed}
+        return score_rows({**labels, "demonstrations": case.demonstrations}, case.memory, summary)
+
+    for part in options.parts:
+
+        def write(rows: dict[Case, list[Row]], part: str = part) -> None:
+            write_results(HERE / f"results/{part}.json", options.seeds, [row for own in rows.values() for row in own])
+
+        own = cases(part, options.seeds)
+        first = {case.backend: case for case in reversed(own) if case.demonstrations == own[0].demonstrations}
+        for case in first.values():  # alone, since it collects what the others use
+            do(case)
+        in_parallel(own, options.jobs, do, write)
+
+
+if __name__ == "__main__":
+    main()
