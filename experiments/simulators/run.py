@@ -1,5 +1,6 @@
-"""Learned simulators against each other: python experiments/simulators/run.py [accuracy] [longer] [cost] [--jobs 2]
+"""Learned simulators against each other: python experiments/simulators/run.py [tune] [accuracy] [longer] [cost]
 
+    tune        how each of them is trained best, by validation error alone; what is best stands in configs/sim
     accuracy    every simulator, trained for about as long (STEPS) on the same trajectories, on scenes it has not seen
     longer      the best of them trained four times as long, one seed: whether more time changes the order
     cost        milliseconds a frame against bodies, points and batch, and against the ground truth in the same run
@@ -54,6 +55,21 @@ STEPS = {
 }  # fmt: skip
 
 
+GRAPHS = {
+    f"rate {rate}, {how}": (f"trainer.learning_rate={rate}", *words)
+    for rate in (5e-4, 2e-3)
+    for how, words in {
+        "one step, noise 0.01": ("trainer.unroll=[1]", "trainer.noise=0.01"),
+        "one step, noise 0.003": ("trainer.unroll=[1]", "trainer.noise=0.003"),
+        "1, 2, 4 steps": ("trainer.unroll=[1,2,4]", "trainer.noise=0"),
+    }.items()
+}
+POINTS = {f"rate {rate}": (f"trainer.learning_rate={rate}",) for rate in (1e-3, 3e-3)}
+TUNED = {"EqCollide-style": POINTS, "twin": POINTS, "first order": POINTS}
+TUNED |= {arm: GRAPHS for arm in ("GNS", "MeshGraphNets", "EGNN", "SEGNO")}
+TUNING_SEED = 100
+
+
 @dataclass(frozen=True)
 class Test:
     """Scenes that simulators are judged on."""
@@ -84,10 +100,12 @@ class Case:
     dim: int
     seed: int
     longer: int = 1  # times as many steps
+    tuned: str = ""  # one of the ways to train of TUNED
 
     @property
     def name(self) -> str:
         words = f"sim-{self.arm}-{self.dim}d-{self.seed}" + (f"-x{self.longer}" if self.longer > 1 else "")
+        words += f"-{self.tuned}" if self.tuned else ""
         return "".join(c if c.isalnum() or c == "-" else "_" for c in words)
 
     @property
@@ -95,7 +113,11 @@ class Case:
         sim = ARMS[self.arm][0]
         steps = STEPS[self.dim].get(sim, 1) * self.longer
         more = [f"env=soft_bodies_{self.dim}d", f"seed={self.seed}", f"trainer.epochs={EPOCHS}"]
-        return [*ARMS[self.arm], *more, f"trainer.steps_per_epoch={steps}", "evaluation.recording=false"]
+        more += [f"trainer.steps_per_epoch={steps}", "evaluation.recording=false"]
+        if not self.tuned:
+            return [*ARMS[self.arm], *more]
+        more += [f"trainer.epochs={EPOCHS // 2}", "evaluation.scenes=1", "evaluation.seed=2600000"]  # half the budget
+        return [*ARMS[self.arm], *more, *TUNED[self.arm][self.tuned]]
 
 
 def test_scenes(dim: int, console: Console) -> dict[str, list[Any]]:
@@ -128,7 +150,8 @@ def curve(case: Case) -> list[Row]:
         return []
     with path.open(newline="") as file:
         points = [row for row in csv.DictReader(file) if row.get("val/rollout_mse")]
-    labels = {"sim": case.arm, "dim": case.dim, "seed": case.seed, "times": case.longer}
+    sim = f"{case.arm}: {case.tuned}" if case.tuned else case.arm
+    labels = {"sim": sim, "dim": case.dim, "seed": case.seed, "times": case.longer}
     return [{**labels, "step": int(row["step"]) + 1, "mse": float(row["val/rollout_mse"])} for row in points]
 
 
@@ -140,9 +163,8 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time; with more than one, each has one thread")
     options = parser.parse_args()
-    unknown = set(options.parts) - {"accuracy", "longer", "cost"}
-    if unknown:
-        parser.error(f"unknown part {sorted(unknown)[0]!r}; choose of accuracy, longer and cost")
+    if unknown := set(options.parts) - {"tune", "accuracy", "longer", "cost"}:
+        parser.error(f"unknown part {sorted(unknown)[0]!r}; choose of tune, accuracy, longer and cost")
     console = Console()
     for dim in options.dims:
         for part in options.parts:
@@ -150,22 +172,28 @@ def main() -> None:
                 models = {arm: ROOT / "runs" / Case(arm, dim, 0).name / "simulator.pt" for arm in options.arms}
                 write_results(HERE / f"results/cost-{dim}d.json", [0], cost_rows(dim, models))
                 continue
-            scenes = test_scenes(dim, console)
+            scenes = {} if part == "tune" else test_scenes(dim, console)
             trained = [arm for arm in options.arms if arm not in UNTRAINED]
-            if part == "accuracy":
+            if part == "tune":
+                cases = [Case(arm, dim, TUNING_SEED, tuned=way) for arm in options.arms for way in TUNED.get(arm, ())]
+            elif part == "accuracy":
                 cases = [Case(arm, dim, seed) for seed in options.seeds for arm in trained]
                 cases += [Case(arm, dim, 0) for arm in options.arms if arm in UNTRAINED]
             else:
                 cases = [Case(arm, dim, 0, 4) for arm in trained]
 
             def write(rows: dict[Case, list[Row]], part: str = part, dim: int = dim) -> None:
-                write_results(
-                    HERE / f"results/{part}-{dim}d.json", options.seeds, [row for own in rows.values() for row in own]
-                )
+                seeds = [TUNING_SEED] if part == "tune" else options.seeds
                 curves = [row for case in rows for row in curve(case)]
-                write_results(HERE / f"results/curves_{part}-{dim}d.json", options.seeds, curves)
+                write_results(HERE / f"results/curves_{part}-{dim}d.json", seeds, curves)
+                judged = [row for own in rows.values() for row in own]
+                if judged:
+                    write_results(HERE / f"results/{part}-{dim}d.json", seeds, judged)
 
             def do(case: Case, scenes: dict[str, list[Any]] = scenes) -> list[Row]:
+                if case.tuned:
+                    train(case.name, case.overrides, options.jobs)
+                    return []
                 return evaluate(case, scenes, options.jobs, Console(quiet=True))
 
             in_parallel(cases, options.jobs, do, write)
