@@ -138,13 +138,15 @@ class ParticleModel(LearnedModel):
         given = statics.present & ~statics.soft
         decay = torch.exp(-dt * statics.drag)[:, None, None]
         past = v.expand(self.history, *v.shape) if past is None else past
+        # Which sample of the pushers a particle is; there are as many as particles that are given.
+        sample = (given.cumsum(1) - 1).clamp_min(0).unsqueeze(-1).expand_as(v)
+        given = given.unsqueeze(-1)
         positions, velocities = [p], [v]
         for frame in range(frames):
             prescribed = torch.zeros_like(v)
-            for scene, own in enumerate(given):
-                count = int(own.sum())
-                prescribed[scene, own] = pushers[1][frame, scene, :count]
-            v = torch.where(given.unsqueeze(-1), prescribed, v)
+            if pushers[1].shape[2]:
+                prescribed = torch.where(given, pushers[1][frame].gather(1, sample), prescribed)
+            v = torch.where(given, prescribed, v)
             jump = self.acceleration(p, v, past, self.edges(p, statics), statics) * (JUMP * dt / FRAME)
             past = torch.cat([past[1:], v.unsqueeze(0)]) if self.history else past
             v = torch.where(statics.soft.unsqueeze(-1), decay * (v + jump), prescribed)

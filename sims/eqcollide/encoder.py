@@ -134,7 +134,11 @@ def gather(trajectories: Sequence[Trajectory], count: int) -> Statics:
             out["areas"][scene, body, :number] = control.areas
         number = len(trajectory.walls)
         out["walls"][scene, :number], out["wall_present"][scene, :number] = trajectory.walls, True
-        normal = trajectory.rest[pushing[scene]]
+        normal = np.zeros((len(pushing[scene]), dim))
+        for body in np.unique(trajectory.body[pushing[scene]]):  # pushers do not turn
+            own_points = trajectory.body[pushing[scene]] == body
+            place = trajectory.positions[0, pushing[scene][own_points]].astype(f)
+            normal[own_points] = place - place.mean(0)
         if len(normal):
             radius = np.linalg.norm(normal, axis=1, keepdims=True)
             whole = 2 * np.pi * radius if dim == 2 else 4 * np.pi * radius**2
