@@ -77,6 +77,10 @@ def load_simulator(path: Path) -> LearnedSimulator:
         raise ValueError(f"{path} is damaged or not a simulator ({type(error).__name__})") from error
     if found != FORMAT:
         raise ValueError(f"{path} has format {found}, this version reads {FORMAT}; train it again")
-    model = Recipe(**content["recipe"]).build()
-    model.load_state_dict(content["weights"])
-    return LearnedSimulator(model, Range(**content["seen"]))
+    try:
+        model = Recipe(**content["recipe"]).build()
+        model.load_state_dict(content["weights"])
+        return LearnedSimulator(model, Range(**content["seen"]))
+    except (KeyError, TypeError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{path} does not fit this version ({reason}); train it again") from error

@@ -23,6 +23,7 @@ from .shapes import Mesh
 from .state import Body, Pusher, Scene, State, Wall
 
 FRAME = 0.01  # s
+VERSION = 2  # of the generator; raised whenever the same settings give other trajectories
 ENERGY_TOLERANCE = 0.1  # share of the kinetic energy at the start that a trajectory may gain
 SEEDS_EACH = 100  # scenes drawn for one trajectory before generation is given up
 
@@ -168,6 +169,12 @@ def _write(path: Path, content: dict[str, Any]) -> None:
     temporary.replace(path)
 
 
+def _write_text(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
 def _generate(root: Path, settings: SceneSettings, frames: int, first_seed: int, number: int) -> int:
     """Write one trajectory; the number of scenes that were rejected."""
     for attempt in range(SEEDS_EACH):
@@ -193,7 +200,7 @@ def generate(
         ValueError: `root` holds trajectories of other settings.
         SimulationError: scenes of these settings always diverge.
     """
-    asked = {**asdict(settings), "count": count, "frames": frames, "first_seed": first_seed}
+    asked = {"version": VERSION, **asdict(settings), "count": count, "frames": frames, "first_seed": first_seed}
     asked = json.loads(json.dumps(asked))
     file = root / "settings.json"
     if file.exists() and (found := json.loads(file.read_text())) != asked:
@@ -202,7 +209,7 @@ def generate(
             f"{root} holds trajectories with {key}={found.get(key)}, asked for {asked[key]}; use another folder"
         )
     root.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(asked, indent=2))
+    _write_text(file, json.dumps(asked, indent=2))
     missing = [number for number in range(count) if not (root / f"{number:05d}.npz").exists()]
     done = count - len(missing)
     yield done
@@ -216,9 +223,7 @@ def generate(
         seeds = range(first_seed + count * SEEDS_EACH, first_seed + count * SEEDS_EACH + 4)
         floor = equivariance_floor(settings, frames, seeds)
         about = {"trajectories": count, "rejected": rejected, "equivariance_floor_m": floor}
-        temporary = root / f".complete.{os.getpid()}.tmp"
-        temporary.write_text(json.dumps(about, indent=2))
-        temporary.replace(root / "complete.json")
+        _write_text(root / "complete.json", json.dumps(about, indent=2))
 
 
 def load(root: Path) -> list[Trajectory]:

@@ -8,16 +8,12 @@ import mujoco
 import numpy as np
 
 from .shapes import element_volumes
-from .state import CONTACT_RADIUS, THICKNESS, Scene, State
+from .state import CONTACT_RADIUS, THICKNESS, Scene, SimulationError, State
 
 TIMESTEP = {2: 5e-4, 3: 2.5e-4}  # s
 POISSON, DAMPING = 0.3, 5e-4
 PUSHER_MASS = 1e4  # kg: nothing slows a pusher, whose velocity is given anew at each step
 MAX_POINTS = 5000  # in a scene; more need more memory than the arena has
-
-
-class SimulationError(RuntimeError):
-    """The physics left the range in which it is valid."""
 
 
 class FlexSimulator:

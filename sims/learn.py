@@ -1,6 +1,7 @@
 """Training of learned simulators: windows of trajectories, unrolled for longer and longer, judged by whole rollouts."""
 
 import math
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from .scenes import random_rotation
 
 POSITION_WEIGHT = 2e3  # of a squared position error in m^2, beside a squared velocity error in (m/s)^2
 WARMUP = 20  # steps
+VALIDATED = 12  # scenes at a time
 
 
 class _Windows(Dataset):
@@ -77,7 +79,7 @@ class TrajectoryDataModule(pl.LightningDataModule):
     def val_dataloader(self) -> DataLoader:
         assert self.trainer is not None
         own = list(self.validation)[self.trainer.global_rank :: self.trainer.world_size]
-        batches = [own[i : i + self.batch_size] for i in range(0, len(own), self.batch_size)]
+        batches = [own[i : i + VALIDATED] for i in range(0, len(own), VALIDATED)]
         return DataLoader(batches, batch_size=None, collate_fn=list)  # type: ignore[arg-type]
 
 
@@ -97,6 +99,7 @@ class SimulatorModule(pl.LightningModule):
         super().__init__()
         self.model, self.learning_rate, self.noise = model, learning_rate, noise
         self.steps, self.seed = steps, seed
+        self.seconds = 0.0  # spent in training steps so far, also those before the run was interrupted
 
     def loss(self, window: Window) -> Tensor:
         """Squared velocity error plus weighted squared position error, (m/s)^2, a mean over frames and variables."""
@@ -115,7 +118,17 @@ class SimulatorModule(pl.LightningModule):
         speed = (speeds[1:] - window.velocities[1:]).square()
         return ((POSITION_WEIGHT * place + speed) * weight).sum() / (frames * weight.sum())
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["seconds"] = self.seconds
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.seconds = checkpoint["seconds"]
+
+    def on_train_batch_end(self, outputs: Any, batch: Window, batch_idx: int) -> None:
+        self.seconds += time.perf_counter() - self._begun
+
     def on_train_batch_start(self, batch: Window, batch_idx: int) -> None:
+        self._begun = time.perf_counter()
         torch.manual_seed((self.seed * 1_000_003 + self.global_step) * 1009 + self.global_rank)
 
     def training_step(self, batch: Window, batch_idx: int) -> Tensor:
@@ -127,10 +140,10 @@ class SimulatorModule(pl.LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         # An unrolled rollout can diverge; such a step changes nothing, and is counted.
         gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
-        finite = torch.isfinite(torch.stack([gradient.sum() for gradient in gradients]).sum())
-        for gradient in gradients:
-            gradient.copy_(torch.where(finite, gradient, torch.zeros_like(gradient)))
-        self.log("train/skipped", (~finite).float())
+        finite = bool(torch.isfinite(torch.stack([gradient.sum() for gradient in gradients]).sum()))
+        if not finite:
+            optimizer.zero_grad()  # without gradients Adam leaves the weights alone
+        self.log("train/skipped", float(not finite))
 
     def validation_step(self, batch: list[Trajectory], batch_idx: int) -> None:
         frames = min(trajectory.frames for trajectory in batch)

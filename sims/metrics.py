@@ -51,6 +51,56 @@ def _segment_distances(points: np.ndarray, begin: np.ndarray, end: np.ndarray) -
     return np.linalg.norm(arm - t[..., None] * along, axis=-1)
 
 
+def edge_distances(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """Distances (N, M) of segments (N, 2, 3) to segments (M, 2, 3): between lines where both feet are inside, else
+    of an end to the other segment (Ericson, Real-Time Collision Detection, 5.1.9)."""
+    d, e = (one[:, 1] - one[:, 0])[:, None], (two[:, 1] - two[:, 0])[None]
+    r = one[:, None, 0] - two[None, :, 0]
+    a, b, f = (d * d).sum(-1), (d * e).sum(-1), (e * e).sum(-1)
+    c, g = (d * r).sum(-1), (e * r).sum(-1)
+    scale = np.maximum(a * f - b * b, 1e-18)
+    s, t = (b * g - c * f) / scale, (a * g - b * c) / scale
+    inside = (s >= 0) & (s <= 1) & (t >= 0) & (t <= 1)
+    between = np.linalg.norm(r + s[..., None] * d - t[..., None] * e, axis=-1)
+    ends = [_segment_distances(one[:, i], two[:, 0], two[:, 1]) for i in (0, 1)]
+    ends += [_segment_distances(two[:, i], one[:, 0], one[:, 1]).T for i in (0, 1)]
+    return np.minimum(np.where(inside, between, np.inf), np.min(ends, axis=0))
+
+
+def crossing(edges: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """Which of segments (N, 2, 3) go through which of triangles (F, 3, 3), (N, F) (Moeller and Trumbore 1997)."""
+    along = (edges[:, 1] - edges[:, 0])[:, None]
+    one, two = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    cross = np.cross(along, two)
+    scale = (cross * one).sum(-1)
+    scale = np.where(np.abs(scale) < 1e-18, np.nan, scale)  # parallel: no comparison below holds
+    arm = edges[:, None, 0] - corners[:, 0]
+    u = (arm * cross).sum(-1) / scale
+    other = np.cross(arm, one)
+    v, t = (along * other).sum(-1) / scale, (two * other).sum(-1) / scale
+    return (u >= 0) & (v >= 0) & (u + v <= 1) & (t >= 0) & (t <= 1)
+
+
+def _edge_gap(now: np.ndarray, surfaces: Sequence[np.ndarray]) -> float:
+    """Smallest distance between the edges of two surfaces in 3D; negative where an edge goes through a facet: how far
+    it is from leaving it sideways."""
+    edges = [np.unique(np.sort(own[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1), axis=0) for own in surfaces]
+    parts = [now[own] for own in edges]
+    parts = [
+        own[_near(own.mean(1), now[other].reshape(-1, 3))]
+        for own, other in zip(parts, (surfaces[1], surfaces[0]), strict=True)
+    ]
+    if not all(map(len, parts)):
+        return SEEN
+    distance = edge_distances(*parts)
+    deep = 0.0
+    for own, other, table in ((parts[0], surfaces[1], distance), (parts[1], surfaces[0], distance.T)):
+        through = crossing(own, now[other]).any(1)
+        if through.any():
+            deep = max(deep, float(table[through].min(1).max()))
+    return -deep if deep > 0 else float(distance.min())
+
+
 def gaps(truth: Trajectory, positions: np.ndarray) -> np.ndarray:
     """Smallest distance between the surfaces of soft bodies in each frame, (T + 1,), at most SEEN; negative: how deep
     a particle is in another body."""
@@ -62,6 +112,8 @@ def gaps(truth: Trajectory, positions: np.ndarray) -> np.ndarray:
         if not np.isfinite(now).all():
             continue
         for one, two in combinations(range(bodies), 2):
+            if truth.dim == 3:
+                out[frame] = min(out[frame], _edge_gap(now, (surfaces[one], surfaces[two])))
             for own, other in ((one, two), (two, one)):
                 points, corners = now[np.unique(surfaces[own])], now[surfaces[other]]
                 points = points[_near(points, corners.reshape(-1, truth.dim))]
@@ -84,7 +136,7 @@ def _drift(values: np.ndarray, scale: float) -> float:
 
 
 def rollout_scores(truth: Trajectory, result: Prediction) -> dict[str, float]:
-    """All scores of one rollout; NaN where one does not apply, such as the momentum of a scene with a pusher."""
+    """All scores of one rollout; without those that do not apply, such as the momentum of a scene with a pusher."""
     frames, soft = len(result.positions), ~truth.kinematic
     errors = squared_errors(truth, result.positions)
     diverged = not (np.isfinite(errors).all() and errors.max() < DIVERGED)
@@ -143,6 +195,13 @@ def summarise(scores: Sequence[dict[str, float]]) -> dict[str, Any]:
         if name == "penetration":
             out["penetration_worst"] = float(np.nanmax(values))
     return out
+
+
+def at_impact(trajectory: Trajectory) -> Trajectory:
+    """The same from two frames before its bodies are nearest to each other."""
+    first = max(0, int(gaps(trajectory, trajectory.positions).argmin()) - 2)
+    cut = {name: getattr(trajectory, name)[first:] for name in ("positions", "velocities")}
+    return replace(trajectory, **cut)
 
 
 def equivariance_error(model: LearnedModel, trajectories: Sequence[Trajectory], frames: int, seed: int = 0) -> float:

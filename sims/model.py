@@ -3,6 +3,7 @@
 S scenes are a batch; `...` below are a model's own axes, such as bodies and control points, or particles; padded.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -258,8 +259,8 @@ class LearnedSimulator:
         return start
 
     def step(self, state: State, dt: float) -> State:
-        """The state `dt` seconds later, in frames of the length that the model was trained with, or shorter."""
+        """The state `dt` seconds later, in equal frames of at most the length that the model was trained with."""
         now = replace(self.described, positions=state.positions[None], velocities=state.velocities[None])
-        frames = max(1, round(dt / FRAME))
+        frames = max(1, math.ceil(dt / FRAME - 1e-6))
         result = predict(self.model, [now], frames, dt / frames, self.statics)[0]
         return State(result.positions[-1], result.velocities[-1], state.body, state.kinematic)

@@ -159,6 +159,10 @@ class State:
     kinematic: np.ndarray
 
 
+class SimulationError(RuntimeError):
+    """The physics left the range in which it is valid."""
+
+
 class Simulator(Protocol):
     """Ground truth or learned."""
 

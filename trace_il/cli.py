@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from envs.base import RenderingError
+from sims.state import SimulationError
 
 from .config import env_label, register
 from .errors import UserError
@@ -49,7 +50,14 @@ def guarded(call: Callable[[], Any]) -> Any:
     except KeyboardInterrupt:
         print("interrupted; the same command continues from the last checkpoint or episode", file=sys.stderr)
         raise SystemExit(130) from None
-    except (UserError, RenderingError, HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+    except (
+        UserError,
+        RenderingError,
+        SimulationError,
+        HydraException,
+        OmegaConfBaseException,
+        yaml.YAMLError,
+    ) as error:
         if debug:
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import Progress, track
 
 from sims.build import Recipe, save
-from sims.dataset import Trajectory, generate, load
+from sims.dataset import VERSION, Trajectory, generate, load
+from sims.dataset import describe as describe_scene
 from sims.flex import FlexSimulator, SimulationError
 from sims.learn import SimulatorModule, TrajectoryDataModule
 from sims.metrics import rollout_scores, summarise
@@ -71,7 +72,7 @@ def dataset(
 
 def dataset_root(settings: SceneSettings, count: int, frames: int, seed: int) -> Path:
     """Where such trajectories are."""
-    asked = json.dumps([asdict(settings), count, frames, seed])
+    asked = json.dumps([VERSION, asdict(settings), count, frames, seed])
     digest = hashlib.sha256(asked.encode()).hexdigest()[:8]
     return Path("data") / f"soft_bodies_{settings.dim}d-{settings.world}-{digest}"
 
@@ -89,17 +90,19 @@ def judge(model: LearnedModel, scenes: list[Trajectory], console: Console, batch
     return {**summarise(scores), "ms_per_scene_frame": 1e3 * seconds / frames}
 
 
-def fit(config: SimulatorRunConfig, folder: Path, own: Recipe, console: Console) -> tuple[LearnedModel, dict[str, Any]]:
-    """Train, or continue; the model of the best validation error, counts and speeds."""
+def fit(
+    config: SimulatorRunConfig, folder: Path, own: Recipe, console: Console
+) -> tuple[LearnedModel, Range, dict[str, Any]]:
+    """Train, or continue; the model of the best validation error, the range of its data, counts and speeds."""
     torch.set_num_threads(config.trainer.threads or core_count())
     torch.manual_seed(config.seed)
     model = own.build()
     parameters = sum(parameter.numel() for parameter in model.parameters())
     report: dict[str, Any] = {"parameters": parameters}
-    if not parameters:
-        return model.eval(), report
     settings, data, trainer = scene_settings(config.env), config.data, config.trainer
     train = dataset(settings, data.trajectories, data.frames, data.seed)
+    if not parameters:
+        return model.eval(), Range.of(train), report
     validation = dataset(settings, data.validation, data.frames, VALIDATION_SEED + data.seed)
     steps = trainer.epochs * trainer.steps_per_epoch
     module = SimulatorModule(model, trainer.learning_rate, trainer.noise, steps, config.seed)
@@ -110,12 +113,16 @@ def fit(config: SimulatorRunConfig, folder: Path, own: Recipe, console: Console)
     run_id = json.loads((folder / "run.json").read_text())["id"]
     about = describe(to_plain(config))
     lightning = make_trainer(config, folder, run_id, about, "val/rollout_mse", [])
-    seconds = fit_or_continue(lightning, module, windows, folder, console)
+    fit_or_continue(lightning, module, windows, folder, console)
     best = read_checkpoint(folder / "checkpoints/best.ckpt")
     weights = {k.removeprefix("model."): v for k, v in best["state_dict"].items() if k.startswith("model.")}
     model.load_state_dict(weights)
-    report |= {"optimiser_steps": lightning.global_step, "best_step": best["global_step"], "fit_seconds": seconds}
-    return model.cpu().eval(), report
+    report |= {
+        "optimiser_steps": lightning.global_step,
+        "best_step": best["global_step"],
+        "fit_seconds": module.seconds,
+    }
+    return model.cpu().eval(), Range.of(train), report
 
 
 def simulator_job(config: SimulatorRunConfig) -> Path:
@@ -124,9 +131,13 @@ def simulator_job(config: SimulatorRunConfig) -> Path:
     own = recipe(config)
     settings, evaluation = scene_settings(config.env), config.evaluation
     try:
-        FlexSimulator().reset(random_scene(settings, config.data.seed))
+        fullest = replace(settings, bodies=(settings.bodies[1], settings.bodies[1]))
+        random_scene(settings, config.data.seed)
+        scene = random_scene(fullest, config.data.seed)
+        start = FlexSimulator().reset(scene)
+        predict(own.build().eval(), [describe_scene(scene, [start], 0)], 1)
     except ValueError as error:
-        raise UserError(f"env: {error}") from error
+        raise UserError(f"env and sim: {error}") from error
     console = Console()
     folder, summary = open_run(config, from_plain)
     path = folder / "summary.json"
@@ -148,12 +159,11 @@ def simulator_job(config: SimulatorRunConfig) -> Path:
     while not (folder / "run.json").exists():
         time.sleep(1)
     clock.lap("trajectories")
-    model, training = fit(config, folder, own, console)
+    model, seen, training = fit(config, folder, own, console)
     if not is_main_process():
         return path
     clock.lap("training")
-    known = dataset(settings, config.data.trajectories, config.data.frames, config.data.seed)
-    save(folder / "simulator.pt", own, model, Range.of(known))
+    save(folder / "simulator.pt", own, model, seen)
     scenes = dataset(settings, evaluation.scenes, config.data.frames, evaluation.seed)
     scores = {"trained": judge(model, scenes, console)}
     clock.lap("evaluation")
@@ -161,7 +171,7 @@ def simulator_job(config: SimulatorRunConfig) -> Path:
     if evaluation.recording:
         from .sim_viewer import record_simulator
 
-        summary["recording"] = record_simulator(config, folder)
+        summary["recording"] = record_simulator(model, scenes[0], folder)
         clock.lap("recording")
     summary["seconds"] = {phase: round(value, 1) for phase, value in clock.seconds.items()}
     atomic_write(path, json.dumps(summary, indent=2).encode())

@@ -207,8 +207,8 @@ def save_pictures(
     return {"strip": str(folder / "strip.png"), "video": str(folder / "rollout.mp4")}
 
 
-def record_simulator(config: SimulatorRunConfig, folder: Path) -> dict[str, str]:
-    """Recording, video and strip of the first evaluation scene, into the run folder."""
-    model, truth, result = rollout_pair(config, folder, config.evaluation.seed)
+def record_simulator(model: LearnedModel, truth: Trajectory, folder: Path) -> dict[str, str]:
+    """Recording, video and strip of a scene, into the run folder."""
+    result = predict(model, [truth], truth.frames)[0]
     write_recording(folder / "recording.rrd", model, truth, result)
     return {"recording": str(folder / "recording.rrd"), **save_pictures(folder, model, truth, result)}

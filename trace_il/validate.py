@@ -107,6 +107,21 @@ def validate_simulator(config: SimulatorRunConfig) -> None:
     """
     validate_run(config)
     trainer, data = config.trainer, config.data
+    require(
+        trainer.precision == "32-true",
+        f"trainer.precision={trainer.precision!r}: half precision is too coarse for contact; leave it at 32-true",
+    )
+    for name, value in (("seed", config.seed), ("data.seed", data.seed), ("evaluation.seed", config.evaluation.seed)):
+        require(value >= 0, f"{name}={value} must not be negative")
+    for name in ("substeps", "layers", "width", "context"):
+        require(getattr(config.sim, name, 1) >= 1, f"sim.{name}={getattr(config.sim, name, 1)} must be at least 1")
+    require(
+        getattr(config.sim, "radius", 0) >= 0, f"sim.radius={getattr(config.sim, 'radius', 0)} must not be negative"
+    )
+    require(
+        data.validation >= trainer.devices * trainer.num_nodes,
+        f"data.validation={data.validation} must be at least the number of processes",
+    )
     require(config.env.dim in (2, 3), f"env.dim={config.env.dim} must be 2 or 3")
     require(len(config.env.bodies) == 2, f"env.bodies={config.env.bodies} must be the fewest and the most")
     require(len(config.env.young) == 2, f"env.young={config.env.young} must be the least and the largest")

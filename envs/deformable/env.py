@@ -161,7 +161,8 @@ class SoftEnv(DelayedEvidenceBase):
             self.state = following
         self.ood = bool(reason)
         self.steps += 1
-        self.check()
+        if not self.ood:  # what comes of such a state does not count
+            self.check()
         terminated = self.over
         truncated = not terminated and (self.steps >= self.horizon or self.ood)
         return self._observation(), float(self.success), terminated, truncated, self._info()

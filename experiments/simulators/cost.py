@@ -16,6 +16,7 @@ from sims.scenes import SceneSettings, random_scene
 
 FRAMES, REPEATS = 20, 5
 BODIES, BATCHES, SPACINGS = (1, 2, 4, 8), (1, 4, 16, 64), (1.4, 1.0, 0.7)
+LARGE = (512, 2048)  # batches on a GPU
 SEED = 2_500_000
 
 
@@ -78,11 +79,12 @@ def cost_rows(dim: int, files: dict[str, Path]) -> list[dict[str, Any]]:
     devices = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
     sizes = [(bodies, 1, 1.0) for bodies in BODIES] + [(2, batch, 1.0) for batch in BATCHES[1:]]
     sizes += [(2, 1, density) for density in SPACINGS if density != 1.0]
+    sizes += [(2, batch, 1.0) for batch in LARGE if torch.cuda.is_available()]
     rows = []
     for bodies, batch, density in sizes:
         own = scenes(dim, bodies, batch, density)
         points = float(np.mean([len(start.body) for start in starts(own)]))
-        for device in devices:
+        for device in devices if batch < LARGE[0] else devices[1:]:
             calls = {name: latent_step(model.to(device), starts(own)) for name, model in models.items()}
             result = milliseconds({**calls, "MuJoCo": truth_step(own[:4])}, batch)
             result["MuJoCo"] *= batch / len(own[:4])

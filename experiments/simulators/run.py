@@ -2,7 +2,7 @@
 
     tune        how each of them is trained best, by validation error alone; what is best stands in configs/sim
     accuracy    every simulator, trained for about as long (STEPS) on the same trajectories, on scenes it has not seen
-    longer      the best of them trained four times as long, one seed: whether more time changes the order
+    longer      all of them trained four times as long, one seed: whether more time changes the order
     cost        milliseconds a frame against bodies, points and batch, and against the ground truth in the same run
 
 Runs are `python train.py sim=...` with the settings of its row; finished ones are not repeated, interrupted ones
@@ -11,6 +11,7 @@ continue. Writes results/<part>-<dim>d.json; `python experiments/report.py simul
 
 import argparse
 import csv
+import json
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,15 +20,18 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
 
+import torch  # noqa: E402
 from common import ROOT, Row, in_parallel, train  # noqa: E402
 from rich.console import Console  # noqa: E402
 from simulators.cost import cost_rows  # noqa: E402
 
 from sims.build import load  # noqa: E402
-from sims.metrics import equivariance_error  # noqa: E402
+from sims.metrics import at_impact, equivariance_error  # noqa: E402
 from sims.scenes import UNSEEN, SceneSettings  # noqa: E402
+from trace_il.files import atomic_write  # noqa: E402
 from trace_il.scores import write_results  # noqa: E402
-from trace_il.sim_pipeline import dataset, judge  # noqa: E402
+from trace_il.sim_config import SimDataConfig  # noqa: E402
+from trace_il.sim_pipeline import VALIDATION_SEED, dataset, judge  # noqa: E402
 
 FRAMES = 49
 EPOCHS = 12
@@ -109,6 +113,10 @@ class Case:
         return "".join(c if c.isalnum() or c == "-" else "_" for c in words)
 
     @property
+    def folder(self) -> Path:
+        return ROOT / "runs" / self.name
+
+    @property
     def overrides(self) -> list[str]:
         sim = ARMS[self.arm][0]
         steps = STEPS[self.dim].get(sim, 1) * self.longer
@@ -128,24 +136,36 @@ def test_scenes(dim: int, console: Console) -> dict[str, list[Any]]:
     }
 
 
+def collect_training(dim: int, console: Console) -> None:
+    """The trajectories of all runs, once, by all cores."""
+    data = SimDataConfig()
+    for count, seed in ((data.trajectories, data.seed), (data.validation, VALIDATION_SEED + data.seed)):
+        dataset(SceneSettings(dim), count, data.frames, seed, 0, console)
+
+
 def evaluate(case: Case, scenes: dict[str, list[Any]], jobs: int, console: Console) -> list[Row]:
-    """Train the run of a case unless it is finished; a row for every test."""
+    """Train the run of a case unless it is finished, and judge it unless that is done; a row for every test."""
     summary = train(case.name, case.overrides, jobs)
-    model = load(ROOT / "runs" / case.name / "simulator.pt")
+    done = case.folder / "judged.json"
+    if done.exists():
+        return json.loads(done.read_text())
+    torch.set_num_threads(1)
+    model = load(case.folder / "simulator.pt")
     training = summary["training"]
     labels = {"sim": case.arm, "dim": case.dim, "seed": case.seed, "times": case.longer}
     labels |= {"parameters": training["parameters"], "fit_seconds": training.get("fit_seconds", 0.0)}
     labels |= {"steps": training.get("optimiser_steps", 0), "trained_at": summary["commit"]}
     rows = [{**labels, "test": name, **judge(model, own, console)} for name, own in scenes.items()]
-    first = scenes["as trained"][:4]
-    rows[0]["equivariance_float32"] = equivariance_error(model, first, 1)
-    rows[0]["equivariance_float64"] = equivariance_error(model.double(), first, 1)
+    touching = [at_impact(trajectory) for trajectory in scenes["as trained"][:4]]
+    rows[0]["equivariance_float32"] = equivariance_error(model, touching, 1)
+    rows[0]["equivariance_float64"] = equivariance_error(model.double(), touching, 1)
+    atomic_write(done, json.dumps(rows).encode())
     return rows
 
 
 def curve(case: Case) -> list[Row]:
     """Validation errors of a run over time, if it was trained."""
-    path = ROOT / "runs" / case.name / "metrics.csv"
+    path = case.folder / "metrics.csv"
     if not path.exists():
         return []
     with path.open(newline="") as file:
@@ -169,11 +189,14 @@ def main() -> None:
     for dim in options.dims:
         for part in options.parts:
             if part == "cost":
-                models = {arm: ROOT / "runs" / Case(arm, dim, 0).name / "simulator.pt" for arm in options.arms}
+                models = {arm: Case(arm, dim, 0).folder / "simulator.pt" for arm in options.arms}
                 write_results(HERE / f"results/cost-{dim}d.json", [0], cost_rows(dim, models))
                 continue
             scenes = {} if part == "tune" else test_scenes(dim, console)
+            collect_training(dim, console)
             trained = [arm for arm in options.arms if arm not in UNTRAINED]
+            times = {"accuracy": 1, "longer": 4}.get(part, 0)
+            known = [Case(arm, dim, seed, times) for arm in ARMS for seed in range(10)] if times else []
             if part == "tune":
                 cases = [Case(arm, dim, TUNING_SEED, tuned=way) for arm in options.arms for way in TUNED.get(arm, ())]
             elif part == "accuracy":
@@ -182,7 +205,10 @@ def main() -> None:
             else:
                 cases = [Case(arm, dim, 0, 4) for arm in trained]
 
-            def write(rows: dict[Case, list[Row]], part: str = part, dim: int = dim) -> None:
+            def write(rows: dict[Case, list[Row]], part: str = part, dim: int = dim, known: list[Case] = known) -> None:
+                for case in known:  # those that were judged before stay in the results
+                    if case not in rows and (case.folder / "judged.json").exists():
+                        rows[case] = json.loads((case.folder / "judged.json").read_text())
                 seeds = [TUNING_SEED] if part == "tune" else options.seeds
                 curves = [row for case in rows for row in curve(case)]
                 write_results(HERE / f"results/curves_{part}-{dim}d.json", seeds, curves)

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 Row = dict[str, Any]
+COLORS = [plt.get_cmap("tab20")(number) for number in (*range(0, 20, 2), *range(1, 20, 2))]
 COLUMNS = (
     ("mse", "MSE, m^2", "{:.2e}"),
     ("mse_median", "median", "{:.2e}"),
@@ -14,7 +15,9 @@ COLUMNS = (
     ("gap_error", "gap error, mm", "{:.1f}"),
     ("penetration", "penetration, mm", "{:.1f}"),
     ("impact_frames_median", "impact, frames", "{:.1f}"),
+    ("missed_impact", "impact missed", "{:.2f}"),
     ("momentum_drift", "momentum drift", "{:.1e}"),
+    ("angular_momentum_drift", "angular", "{:.1e}"),
     ("kinetic_energy_error", "energy error", "{:.3f}"),
 )
 
@@ -79,7 +82,7 @@ def simulators_plot(contents: list[Row]) -> Figure:
             for place, test in enumerate(tests):
                 values = [row["mse"] for row in members if row["test"] == test]
                 x = place + (index - 5) * 0.07
-                axis.plot([x] * len(values), values, "o", color=f"C{index % 10}", markersize=4,
+                axis.plot([x] * len(values), values, "o", color=COLORS[index % 20], markersize=4,
                           label=sim if place == 0 else None)  # fmt: skip
         axis.set_yscale("log")
         axis.set_xticks(range(len(tests)), tests, rotation=30, ha="right", fontsize=8)
@@ -93,7 +96,7 @@ def simulators_plot(contents: list[Row]) -> Figure:
             taken, steps = seconds.get((sim, seed), (0.0, 0))
             if steps:
                 axis.plot([row["step"] * taken / steps for row in members], [row["mse"] for row in members],
-                          color=f"C{names.index(sim) % 10}", label=sim if seed == 0 else None)  # fmt: skip
+                          color=COLORS[names.index(sim) % 20], label=sim if seed == 0 else None)  # fmt: skip
         axis.set(yscale="log", xlabel="training, s", ylabel="validation rollout MSE, m^2")
         axis.legend(fontsize=6)
     return figure

@@ -29,6 +29,7 @@ class Particles(Batch):
     soft: Tensor  # (S, P), bool: neither padding nor of a pusher
     present: Tensor  # (S, P), bool
     body: Tensor  # (S, P)
+    mass: Tensor  # (S, P), kg; 0 of pushers
     young: Tensor  # (S, P), in units of YOUNG; 1 of pushers
     gravity: Tensor  # (S, dim)
     drag: Tensor  # (S,)
@@ -71,18 +72,19 @@ class ParticleModel(LearnedModel):
         walls = max(len(trajectory.walls) for trajectory in trajectories)
         rest, soft = np.zeros((scenes, most, dim)), np.zeros((scenes, most), bool)
         present, body, young = soft.copy(), np.zeros((scenes, most), int), np.ones((scenes, most))
+        mass = np.zeros((scenes, most))
         wall, wall_present = np.zeros((scenes, walls, dim + 1)), np.zeros((scenes, walls), bool)
         edges = []
         for scene, own in enumerate(trajectories):
             count = len(own.body)
             rest[scene, :count], soft[scene, :count], present[scene, :count] = own.rest, ~own.kinematic, True
-            body[scene, :count] = own.body
+            body[scene, :count], mass[scene, :count] = own.body, own.mass
             young[scene, :count][~own.kinematic] = own.young[own.body[~own.kinematic]] / YOUNG
             wall[scene, : len(own.walls)], wall_present[scene, : len(own.walls)] = own.walls, True
             corners = [own.elements[:, [i, j]] for i in range(dim + 1) for j in range(dim + 1) if i != j]
             edges.append(np.unique(np.concatenate(corners), axis=0) + scene * most)
         out = {
-            "rest": rest, "soft": soft, "present": present, "body": body, "young": young,
+            "rest": rest, "soft": soft, "present": present, "body": body, "mass": mass, "young": young,
             "gravity": np.stack([own.gravity for own in trajectories]).astype(float),
             "drag": np.array([float(own.drag) for own in trajectories]),
             "walls": wall, "wall_present": wall_present,

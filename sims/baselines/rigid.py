@@ -19,33 +19,39 @@ class ConstantVelocity(ParticleModel):
 
 
 class Ballistic(ParticleModel):
-    """Every body flies and turns as a rigid one with its momentum, under gravity and drag."""
+    """Every body flies and turns as a rigid one with its linear and angular momentum, under gravity and drag.
+
+    In 3D the angular velocity is kept: tumbling is left out.
+    """
 
     def rollout(
         self, p: Tensor, v: Tensor, statics: Particles, pushers: tuple[Tensor, Tensor], frames: int, dt: float = FRAME,
         past: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        positions, velocities = [p] * (frames + 1), [v] * (frames + 1)
+        time = dt * torch.arange(frames + 1, device=p.device, dtype=p.dtype)[:, None, None, None]
+        drag = statics.drag[:, None, None]
+        decay = torch.exp(-drag * time)
+        # Time that a velocity lasts, and what gravity adds to velocity and place: dv/dt = g - drag v.
+        lasts = torch.where(drag > 0, (1 - decay) / drag.clamp_min(1e-9), time)
+        fallen = torch.where(drag > 0, (time - lasts) / drag.clamp_min(1e-9), 0.5 * time.square())
+        gravity = statics.gravity.unsqueeze(1)
+        positions, velocities = p + 0 * time * v, v + 0 * time * v
         for body in range(int(statics.body.max()) + 1):
-            own = (statics.soft & (statics.body == body)).to(p).unsqueeze(-1)  # every particle weighs the same
-            count = own.sum(1, keepdim=True).clamp_min(1.0)
-            centre, mean = (own * p).sum(1, keepdim=True) / count, (own * v).sum(1, keepdim=True) / count
-            arm, relative = own * (p - centre), own * (v - mean)
-            # The antisymmetric W that fits relative = W arm best: W M + M W = A - A^T.
-            moment = arm.transpose(1, 2) @ arm + 1e-12 * torch.eye(self.dim).to(p)
-            twist = relative.transpose(1, 2) @ arm
+            own = statics.soft & (statics.body == body)
+            share = (own * statics.mass).unsqueeze(-1)
+            share = share / share.sum(1, keepdim=True).clamp_min(1e-12)
+            centre, mean = (share * p).sum(1, keepdim=True), (share * v).sum(1, keepdim=True)
+            arm, relative = p - centre, v - mean
+            # The antisymmetric W with the body's angular momentum: W M + M W = A - A^T.
+            moment = (share * arm).transpose(1, 2) @ arm + 1e-12 * torch.eye(self.dim).to(p)
+            twist = (share * relative).transpose(1, 2) @ arm
             values, vectors = torch.linalg.eigh(moment)
             inside = vectors.transpose(1, 2) @ (twist - twist.transpose(1, 2)) @ vectors
             spin = vectors @ (inside / (values.unsqueeze(1) + values.unsqueeze(2))) @ vectors.transpose(1, 2)
-            drag = statics.drag[:, None, None]
-            for frame in range(1, frames + 1):
-                t = frame * dt
-                turn = torch.matrix_exp(spin * t)
-                decay = torch.exp(-drag * t)
-                flown = torch.where(drag > 0, (1 - decay) / drag.clamp_min(1e-9), torch.full_like(drag, t))
-                fallen = statics.gravity.unsqueeze(1)
-                place = centre + mean * flown + 0.5 * t * t * fallen + arm @ turn.transpose(1, 2)
-                speed = mean * decay + t * fallen + arm @ (spin @ turn).transpose(1, 2)
-                positions[frame] = torch.where(own > 0, place, positions[frame])
-                velocities[frame] = torch.where(own > 0, speed, velocities[frame])
-        return torch.stack(positions), torch.stack(velocities)
+            turn = torch.matrix_exp(spin * lasts)
+            rotated = arm @ turn.transpose(-1, -2)
+            place = centre + mean * lasts + gravity * fallen + rotated
+            speed = mean * decay + gravity * lasts + decay * (rotated @ spin.transpose(-1, -2))
+            positions = torch.where(own.unsqueeze(-1), place, positions)
+            velocities = torch.where(own.unsqueeze(-1), speed, velocities)
+        return positions, velocities

@@ -50,7 +50,8 @@ class TwinDynamics(Dynamics):
 
 
 class FirstOrderDynamics(Dynamics):
-    """dp/dt is a function of where the bodies are and of how fast they were at the beginning."""
+    """dp/dt is a function of where the bodies are and of how fast they were at the beginning; gravity and drag have
+    nothing to add up in, so it is for free space."""
 
     pace = 0.02  # s, by which a force becomes a velocity
 

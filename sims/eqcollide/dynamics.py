@@ -73,7 +73,7 @@ class Dynamics(nn.Module):
         width, context: of the networks and of the context of a control point.
         radius: r, m.
         substeps: of a frame.
-        collide: False leaves out all forces between bodies (ablation).
+        collide: False leaves out the forces between soft bodies (ablation), not those of walls and pushers.
     """
 
     def __init__(
@@ -162,7 +162,7 @@ class Dynamics(nn.Module):
         apart = (centre.unsqueeze(1) - centre.unsqueeze(2)).norm(dim=-1)
         both = scenes.present.unsqueeze(1) & scenes.present.unsqueeze(2)
         close = (apart < extent.unsqueeze(1) + extent.unsqueeze(2) + reach) & both
-        s, one, two = torch.triu(close, diagonal=1).nonzero().unbind(-1)
+        s, one, two = torch.triu(close & self.collide, diagonal=1).nonzero().unbind(-1)
         distance = torch.cdist(x[s, one], x[s, two], compute_mode="donot_use_mm_for_euclid_dist")
         hit = (distance < reach) & real[s, one].unsqueeze(-1) & real[s, two].unsqueeze(-2)
         m, a, b = hit.nonzero().unbind(-1)
@@ -206,15 +206,13 @@ class Dynamics(nn.Module):
             pushers: positions and velocities (S, R, dim) of pusher samples at the beginning of the frame.
         """
         place, speed = pushers
-        empty = torch.empty(0, dtype=torch.long, device=p.device)
-        pairs = self.near(p, scenes, place) if self.collide else Pairs(empty, empty)
+        pairs = self.near(p, scenes, place)
         h = dt / self.substeps
         gravity = scenes.gravity[:, None, None]
         decay = torch.exp(-h * scenes.drag)[:, None, None, None]
         for step in range(self.substeps):
             force = self.elastic(p, v, prepared)
-            if self.collide:
-                force = force + self.contact(p, v, scenes, (place + step * h * speed, speed), pairs)
+            force = force + self.contact(p, v, scenes, (place + step * h * speed, speed), pairs)
             v = decay * v + h * (force / scenes.mass.unsqueeze(-1) + gravity)
             v = v * scenes.present[..., None, None]
             p = p + h * v

@@ -32,8 +32,17 @@ class CollectSpec:
     seed: int = 0
     disturbance: float = 1.0
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All of it, with the content of files that the environment reads, such as a learned simulator."""
+        options = self.env_options
+        paths = {key: Path(value) for key, value in options.items() if isinstance(value, str)}
+        files = {k: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for k, path in paths.items() if path.is_file()}
+        identity = {"env_id": self.env_id, "env_options": options, "seed": self.seed, "disturbance": self.disturbance}
+        return identity | ({"files": files} if files else {})
+
     def digest(self) -> str:
-        text = json.dumps([self.env_id, self.env_options, self.seed, self.disturbance], sort_keys=True)
+        text = json.dumps(list(self.identity.values()), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
@@ -105,12 +114,7 @@ def collect(
         UserError: `root` holds another dataset, or the environment has no expert.
     """
     record = root / "meta/trace_il.json"
-    identity = {
-        "env_id": spec.env_id,
-        "env_options": spec.env_options,
-        "seed": spec.seed,
-        "disturbance": spec.disturbance,
-    }
+    identity = spec.identity
     if record.exists():
         present = json.loads(record.read_text())
         if present["collected_with"] != identity:
