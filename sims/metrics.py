@@ -141,6 +141,7 @@ def rollout_scores(truth: Trajectory, result: Prediction) -> dict[str, float]:
     errors = squared_errors(truth, result.positions)
     diverged = not (np.isfinite(errors).all() and errors.max() < DIVERGED)
     scores: dict[str, float] = {"diverged": float(diverged), "mse": float(errors[1:].mean())}
+    scores["mse_last"] = float(errors[-1])
     scores |= {f"mse_{frame}": float(errors[frame]) for frame in AT if frame < frames}
     if diverged:
         return scores

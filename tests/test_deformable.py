@@ -1,9 +1,12 @@
 """PushSoft and SortSoft: one environment in two simulators."""
 
+import json
+
 import gymnasium
 import numpy as np
 import pytest
 import torch
+from conftest import program
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AsyncVectorEnv
 
@@ -144,3 +147,15 @@ def test_a_simulator_of_other_dimensions_and_bad_actions(tmp_path, simulator):
             env.step(bad)
     with pytest.raises(ValueError, match=r"cue must be in 0\.\.0"):
         env.reset(options={"cue": 1})
+
+
+def test_a_policy_is_trained_in_the_learned_simulator(tmp_path, simulator):
+    words = ["env=sort_soft", "env.backend=learned", f"env.simulator={simulator}", "data.episodes=4", "name=tiny"]
+    words += ["trainer.epochs=1", "trainer.steps_per_epoch=2", "data.batch_size=2", "evaluation.episodes=1"]
+    words += ["evaluation.recording=false", "evaluation.export=false", "evaluation.cleared=false", "wandb=off"]
+    program("train.py", *words, "parallel.workers=1", "trainer.threads=1", cwd=tmp_path)
+    assert json.loads((tmp_path / "runs/tiny/summary.json").read_text())["scores"]["trained"]["episodes"] == 1
+    collected = json.loads(next((tmp_path / "data").glob("*/meta/trace_il.json")).read_text())["collected_with"]
+    assert collected["env_options"]["backend"] == "learned" and len(collected["files"]["simulator"]) == 16
+    out = program("evaluate.py", "run=runs/tiny", "env.judged_in=learned", "episodes=1", "workers=1", cwd=tmp_path)
+    assert "success" in out.stdout

@@ -95,14 +95,13 @@ def simulator_table(scores: dict[str, dict[str, Any]], title: str) -> Any:
     for column in columns:
         table.add_column(column, justify="left" if column == "simulator" else "right")
     for name, s in scores.items():
-        last = [value for key, value in s.items() if key.startswith("mse_") and key[4:].isdigit()]
         contact = [s.get(key) for key in ("gap_error", "impact_frames_median")]
         table.add_row(
             name,
             str(s["scenes"]),
             f"{s['mse']:.2e}",
             f"{s['mse_median']:.2e}",
-            f"{last[-1]:.2e}",
+            f"{s['mse_last']:.2e}",
             f"{100 * s['diverged']:.0f} %",
             "-" if contact[0] is None else f"{1e3 * contact[0]:.1f}",
             "-" if contact[1] is None else f"{contact[1]:.1f}",

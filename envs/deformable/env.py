@@ -291,7 +291,8 @@ class PushSoftEnv(SoftEnv):
 
 
 class SortSoftEnv(SoftEnv):
-    """A lamp is lit for a moment; its colour says into which of two bins the body must go, after a shared passage.
+    """A lamp is lit for a moment; its colour says into which of two bins the body must go, at the end of a passage
+    that is painted on the table and the same for both.
 
     Args:
         delay: the expert takes so many times as long from the lamp to the fork, 1 to 4.

@@ -1,7 +1,7 @@
 """Learned simulators against each other: python experiments/simulators/run.py [tune] [accuracy] [longer] [cost]
 
     tune        how each of them is trained best, by validation error alone; what is best stands in configs/sim
-    accuracy    every simulator, trained for about as long (STEPS) on the same trajectories, on scenes it has not seen
+    accuracy    every simulator, trained for about as long on the same trajectories, on scenes it has not seen
     longer      all of them trained four times as long, one seed: whether more time changes the order
     cost        milliseconds a frame against bodies, points and batch, and against the ground truth in the same run
 
@@ -50,15 +50,14 @@ ARMS: dict[str, tuple[str, ...]] = {
     "rigid flight": ("sim=ballistic",),
 }
 UNTRAINED = ("constant velocity", "rigid flight")
-# Optimiser steps an epoch that take about five minutes in all on one core of the machine in the results files.
+# Optimiser steps an epoch that take about four minutes in all, without validation, on one core of the machine in the
+# results files; steps of more frames than one take twice as long for the graph networks.
 STEPS = {
-    2: {"sim=eqcollide": 125, "sim=twin": 125, "sim=first_order": 125, "sim=gns": 140, "sim=meshgraphnets": 115,
-        "sim=egnn": 130, "sim=segno": 135},
-    3: {"sim=eqcollide": 65, "sim=twin": 65, "sim=first_order": 65, "sim=gns": 140, "sim=meshgraphnets": 115,
-        "sim=egnn": 130, "sim=segno": 135},
+    2: {"sim=eqcollide": 105, "sim=twin": 110, "sim=first_order": 105, "sim=gns": 280, "sim=meshgraphnets": 270,
+        "sim=egnn": 330, "sim=segno": 345},
+    3: {"sim=eqcollide": 72, "sim=twin": 66, "sim=first_order": 58, "sim=gns": 236, "sim=meshgraphnets": 205,
+        "sim=egnn": 250, "sim=segno": 266},
 }  # fmt: skip
-
-
 GRAPHS = {
     f"rate {rate}, {how}": (f"trainer.learning_rate={rate}", *words)
     for rate in (5e-4, 2e-3)
@@ -124,6 +123,8 @@ class Case:
         more += [f"trainer.steps_per_epoch={steps}", "evaluation.recording=false"]
         if not self.tuned:
             return [*ARMS[self.arm], *more]
+        if "trainer.unroll=[1,2,4]" in TUNED[self.arm][self.tuned]:
+            more.append(f"trainer.steps_per_epoch={steps // 2}")
         more += [f"trainer.epochs={EPOCHS // 2}", "evaluation.scenes=1", "evaluation.seed=2600000"]  # half the budget
         return [*ARMS[self.arm], *more, *TUNED[self.arm][self.tuned]]
 
