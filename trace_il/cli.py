@@ -35,7 +35,7 @@ def one_line(error: BaseException) -> str:
         if detail not in lines[0]:
             lines.append(detail)
     if "not in" in lines[-1] and "Key" in lines[-1]:
-        lines.append("see trace_il/config.py for the keys there are")
+        lines.append("the keys there are: trace_il/config.py, sim_config.py")
     return "; ".join(lines)
 
 
@@ -99,7 +99,7 @@ def _refuse_extra(node: Any, path: str) -> None:
         extra = set(node.keys()) - {f.name for f in dataclasses.fields(schema)}
         if extra:
             raise UserError(
-                f"unknown key {path + str(sorted(map(str, extra))[0])!r}; see trace_il/config.py for the keys there are"
+                f"unknown key {path + str(sorted(map(str, extra))[0])!r}; the keys there are: trace_il/config.py, sim_config.py"
             )
     for key in node:
         if not OmegaConf.is_missing(node, str(key)):

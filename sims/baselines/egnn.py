@@ -60,6 +60,9 @@ class EquivariantLayer(nn.Module):
 class EGNN(ParticleModel):
     """Layers move positions and velocities in turn; the frame's acceleration is what the velocities changed by.
 
+    Beyond the paper: positions move by v dt / layers instead of v, messages are summed along the edges of the meshes,
+    whose rest lengths they know, and gravity is added as known.
+
     Args:
         dim: 2 or 3.
         width: of nodes, messages and hidden layers.
@@ -89,6 +92,6 @@ class EGNN(ParticleModel):
 
 
 class SEGNO(EGNN):
-    """EGNN whose layers share their weights: steps of one second-order equation."""
+    """EGNN whose layers share their weights: steps of one second-order equation. Arguments as `EGNN`."""
 
     shared = True

@@ -11,8 +11,8 @@ WALLS = {2: 3, 3: 5}  # most walls of a scene
 class GNS(ParticleModel):
     """Encode, process, decode on particles with five past velocities.
 
-    Beyond the paper, edges inside a body carry their length at rest: without it an elastic body has no shape to
-    return to.
+    Beyond the paper, edges inside a body are those of its mesh and carry their length at rest: without it an elastic
+    body has no shape to return to. Inputs and outputs are in fixed units in place of the data's statistics.
 
     Args:
         dim: 2 or 3.

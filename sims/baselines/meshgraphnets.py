@@ -10,6 +10,8 @@ from .particles import SPEED, Edges, GraphNetwork, ParticleModel, Particles, mlp
 class MeshGraphNets(ParticleModel):
     """Edges of the meshes know their rest shape; edges between bodies have networks of their own.
 
+    Inputs and outputs are in fixed units in place of the data's statistics.
+
     Args:
         dim: 2 or 3.
         width: of nodes, edges and hidden layers.
