@@ -99,7 +99,8 @@ def _refuse_extra(node: Any, path: str) -> None:
         extra = set(node.keys()) - {f.name for f in dataclasses.fields(schema)}
         if extra:
             raise UserError(
-                f"unknown key {path + str(sorted(map(str, extra))[0])!r}; the keys there are: trace_il/config.py, sim_config.py"
+                f"unknown key {path + str(sorted(map(str, extra))[0])!r}; "
+                "the keys there are: trace_il/config.py, sim_config.py"
             )
     for key in node:
         if not OmegaConf.is_missing(node, str(key)):
