@@ -93,7 +93,7 @@ def simulator_table(scores: dict[str, dict[str, Any]], title: str) -> Any:
     table = Table(title=title)
     columns = ("simulator", "scenes", "MSE", "median", "last frame", "diverged", "gap mm", "impact")
     for column in columns:
-        table.add_column(column, justify="left" if column == "simulator" else "right")
+        table.add_column(column, justify="left" if column == "simulator" else "right", overflow="fold")
     for name, s in scores.items():
         contact = [s.get(key) for key in ("gap_error", "impact_frames_median")]
         table.add_row(
