@@ -295,7 +295,10 @@ def register() -> None:
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="simulator_schema", node=SimulatorRunConfig)
     store.store(name="collect_schema", node=CollectConfig)
-    groups = {"env_schema": {**ENVS, "soft_bodies": SoftBodiesConfig}, "memory": MEMORY_CONFIGS}
+    groups: dict[str, dict[str, Any]] = {
+        "env_schema": {**ENVS, "soft_bodies": SoftBodiesConfig},
+        "memory": MEMORY_CONFIGS,
+    }
     for group, options in {**groups, "policy": POLICY_CONFIGS, "sim_schema": SIMS}.items():
         for name, node in options.items():
             store.store(group=group, name=name, node=node, package=group.removesuffix("_schema"))

@@ -33,55 +33,18 @@ class SimConfig:
 
 @dataclass
 class ControlPointConfig(SimConfig):
-    name: str = "eqcollide"
     control_points: int = 16  # K, of a body
     width: int = 48  # of the networks
     context: int = 16  # of a control point
     radius: float = 0.0  # up to which surfaces feel each other, m; 0: the usual one
     substeps: int = 4  # of a frame
-    collide: bool = True  # false: no forces between bodies
-
-
-@dataclass
-class TwinConfig(ControlPointConfig):
-    name: str = "twin"
-
-
-@dataclass
-class FirstOrderConfig(ControlPointConfig):
-    name: str = "first_order"
+    collide: bool = True  # false: no forces between soft bodies
 
 
 @dataclass
 class GraphConfig(SimConfig):
-    name: str = "gns"
     width: int = 64  # of nodes, edges and hidden layers
     layers: int = 6  # of message passing
-
-
-@dataclass
-class MeshGraphNetsConfig(GraphConfig):
-    name: str = "meshgraphnets"
-
-
-@dataclass
-class EGNNConfig(GraphConfig):
-    name: str = "egnn"
-
-
-@dataclass
-class SEGNOConfig(GraphConfig):
-    name: str = "segno"
-
-
-@dataclass
-class ConstantVelocityConfig(SimConfig):
-    name: str = "constant_velocity"
-
-
-@dataclass
-class BallisticConfig(SimConfig):
-    name: str = "ballistic"
 
 
 @dataclass
@@ -122,16 +85,10 @@ class SimulatorRunConfig(RunConfig):
     evaluation: SimEvaluationConfig = field(default_factory=SimEvaluationConfig)
 
 
-SIMS: dict[str, type[SimConfig]] = {
-    "eqcollide": ControlPointConfig,
-    "twin": TwinConfig,
-    "first_order": FirstOrderConfig,
-    "gns": GraphConfig,
-    "meshgraphnets": MeshGraphNetsConfig,
-    "egnn": EGNNConfig,
-    "segno": SEGNOConfig,
-    "constant_velocity": ConstantVelocityConfig,
-    "ballistic": BallisticConfig,
+SIMS: dict[str, SimConfig] = {
+    **{name: ControlPointConfig(name) for name in ("eqcollide", "twin", "first_order")},
+    **{name: GraphConfig(name) for name in ("gns", "meshgraphnets", "egnn", "segno")},
+    **{name: SimConfig(name) for name in ("constant_velocity", "ballistic")},
 }
 
 

@@ -1,5 +1,5 @@
 """Soft bodies that a finger pushes on a table, in the ground truth or in a learned simulator."""
 
-from .env import PushSoftEnv, SortSoftEnv
+from .tasks import PushSoftEnv, SortSoftEnv
 
 __all__ = ["PushSoftEnv", "SortSoftEnv"]

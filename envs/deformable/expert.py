@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from .env import SoftEnv
 
 AWAY = 0.035  # m between finger and body while it goes round
-BEHIND = 0.35  # rad, off the line of the push up to which the finger may begin, and half of that to go on
-STEER = 3.0  # how much the finger leads to the side that the body has to leave
+BEHIND, STILL = 0.35, 0.56  # rad off the line of the push up to which the finger may begin, and may go on
+STEER = 0.9  # share of its way aside that the finger makes good in a step
 
 
 def unit(vector: np.ndarray) -> np.ndarray:
@@ -61,7 +61,7 @@ class PushExpert:
         touch = centre - reach * direction + offset * aside
         arm = finger - centre
         angle = np.arctan2(-direction[0] * arm[1] + direction[1] * arm[0], -direction @ arm)  # from behind
-        limit = BEHIND * (1.6 if self.pushing else 1.0)
+        limit = STILL if self.pushing else BEHIND
         self.pushing = abs(angle) < limit and bool(-direction @ arm > 0)
         if self.pushing:
             along = (finger - touch) @ direction
@@ -69,7 +69,7 @@ class PushExpert:
                 return finger + pace * unit(touch - 0.004 * direction - finger)
             speed = min(pace, max(0.15 * pace, 0.35 * remaining))
             side = float((touch - finger) @ aside)
-            return finger + speed * direction + float(np.clip(STEER * 0.3 * side, -0.6 * pace, 0.6 * pace)) * aside
+            return finger + speed * direction + float(np.clip(STEER * side, -0.6 * pace, 0.6 * pace)) * aside
         # Round the body on a circle, towards its back.
         radius = max(float(np.linalg.norm(arm)), 1e-6)
         round_at = env.widest + env.finger_radius + AWAY
