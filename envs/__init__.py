@@ -11,6 +11,7 @@ from .base import DelayedEvidenceBase, Expert, ExpertAction, Phase
 gymnasium.register("Corridor-v0", entry_point="envs.corridor:CorridorEnv")
 gymnasium.register("DelayedEvidence-v0", entry_point="envs.delayed_evidence:DelayedEvidenceEnv")
 gymnasium.register("PushSoft-v0", entry_point="envs.deformable:PushSoftEnv")
+gymnasium.register("PushSoftArm-v0", entry_point="envs.deformable:PushSoftArmEnv")
 gymnasium.register("SortSoft-v0", entry_point="envs.deformable:SortSoftEnv")
 
 __all__ = ["DelayedEvidenceBase", "Expert", "ExpertAction", "Phase"]

@@ -194,11 +194,14 @@ def predict(
 
 @dataclass(frozen=True)
 class Range:
-    """What training data showed: largest speed of a point, m/s, and least and largest stretch of an edge."""
+    """What training data showed: largest speed of a point, m/s, least and largest stretch of an edge, Young's modulus,
+    Pa, from and to, and largest drag, 1/s."""
 
     speed: float
     least: float
     most: float
+    young: tuple[float, float] = (0.0, math.inf)
+    drag: float = math.inf
 
     SLACK = 1.25  # by which a state may leave the range
 
@@ -210,7 +213,9 @@ class Range:
             speed = max(speed, float(np.linalg.norm(own.velocities[:, ~own.kinematic], axis=-1).max()))
             ratio = stretches(own, own.positions)
             least, most = min(least, float(ratio.min())), max(most, float(ratio.max()))
-        return cls(speed, least, most)
+        moduli = np.concatenate([own.young for own in trajectories])
+        drag = max(float(own.drag) for own in trajectories)
+        return cls(speed, least, most, (float(moduli.min()), float(moduli.max())), drag)
 
     def left_by(self, described: Trajectory, state: State) -> str:
         """How a state has left the range; empty where it has not."""
@@ -224,6 +229,13 @@ class Range:
         if ratio.min() < low or ratio.max() > high:
             worst = ratio.min() if ratio.min() < low else ratio.max()
             return f"an edge has {worst:.2f} of its length, training knew {self.least:.2f} to {self.most:.2f}"
+        softest, stiffest = float(described.young.min()), float(described.young.max())
+        if softest < self.young[0] / self.SLACK or stiffest > self.young[1] * self.SLACK:
+            worst = softest if softest < self.young[0] / self.SLACK else stiffest
+            low, high = self.young
+            return f"a body has a Young's modulus of {worst:.3g} Pa, training knew {low:.3g} to {high:.3g}"
+        if described.drag > self.drag * self.SLACK:
+            return f"drag is {float(described.drag):.3g}/s, training knew up to {self.drag:.3g}"
         return ""
 
 

@@ -11,6 +11,7 @@ WORLDS = ("free", "box", "pusher")
 MIXED = "mixed"  # every scene in one of the worlds
 RADIUS = 0.08  # of a body, m
 PUSHER_RADIUS = 0.025  # m
+PUSHER_DRAG = (1.0, 9.0)  # 1/s, from and to, where there is a pusher
 TRIES = 50  # to place bodies without overlap, before the scene is called too full
 
 
@@ -129,7 +130,7 @@ def _draw(settings: SceneSettings, count: int, rng: np.random.Generator) -> Scen
         sides = [(sign * np.eye(dim)[axis], -half) for axis in range(dim - 1) for sign in (1, -1)]
         walls = tuple(Wall(normal, offset) for normal, offset in [*sides, (np.eye(dim)[-1], -half)])
     if settings.world == "pusher":
-        drag = 2.0
+        drag = float(rng.uniform(*PUSHER_DRAG))
         direction = rng.normal(size=dim)
         direction /= np.linalg.norm(direction)
         pushed = int(rng.integers(count))  # soon

@@ -12,6 +12,7 @@ from gymnasium.vector import AsyncVectorEnv
 
 import envs  # noqa: F401
 from envs import Phase
+from envs.deformable.arm import REST
 from sims.build import Recipe, save
 from sims.flex import SimulationError
 from sims.model import Range
@@ -105,6 +106,31 @@ def test_leaving_what_the_simulator_knows_ends_an_episode(tmp_path):
     assert out[-1][1]["ood"] and not any(info["ood"] for _, info in out[:-1]) and len(out) < 100
     with pytest.raises(SimulationError, match=r"(training knew|of its length).*on_ood=truncate"):
         episode(make("PushSoft-v0", "learned", narrow, on_ood="error"), 1)
+
+
+def test_materials_and_drag_that_the_simulator_does_not_know(tmp_path):
+    for known, reason in ((Range(10.0, 0.1, 3.0, (1e3, 2e3)), "Young"), (Range(10.0, 0.1, 3.0, drag=2.0), "drag is 8")):
+        with pytest.raises(SimulationError, match=reason):
+            episode(make("PushSoft-v0", "learned", file(tmp_path, known), on_ood="error"), 1)
+
+
+def test_the_arm_pushes_a_soft_block_onto_the_mark():
+    env = gymnasium.make("PushSoftArm-v0", disable_env_checker=True, render_mode="rgb_array").unwrapped
+    check_env(env, skip_render_check=True)
+    outcomes = [episode(env, seed, disturbance)[-1][1] for seed, disturbance in ((1, 0.0), (2, 0.0), (3, 1.0))]
+    assert [info["is_success"] for info in outcomes] == [True] * 3 and outcomes[0]["branch_correct"] == -1
+    one, two = (episode(env, 4, 1.0, steps=30)[-1][0] for _ in range(2))
+    assert one["agent_pos"].tobytes() == two["agent_pos"].tobytes()
+    assert all(np.array_equal(one["pixels"][name], two["pixels"][name]) for name in one["pixels"])
+    # The block gives way where it is pushed: its points leave the places of a rigid block.
+    env.reset(seed=5)
+    expert, off = env.make_expert(), []
+    for _ in range(100):
+        env.step(expert.action().executed)
+        _, points, angle = env.task.pose(env.data)
+        cos, sin = np.cos(angle), np.sin(angle)
+        off.append(np.abs(points - REST @ np.array([[cos, sin], [-sin, cos]])).max())
+    assert max(off) > 0.002 and env.render().shape == (480, 640, 3)
 
 
 def test_many_at_once(simulator):

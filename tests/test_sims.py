@@ -135,6 +135,25 @@ def test_the_whole_step_is_equivariant(dim, dtype, limit):
 
 
 @pytest.mark.parametrize("dim", [2, 3])
+def test_integrators_agree_where_steps_are_small(dim):
+    scene = pair(dim, gap=0.012)
+
+    def end(integrator: str, substeps: int) -> np.ndarray:
+        torch.manual_seed(0)
+        simulator = LearnedSimulator(EqCollide(dim, integrator=integrator, substeps=substeps).double())
+        state = simulator.reset(scene)
+        for _ in range(5):
+            state = simulator.step(state, FRAME)
+        return state.velocities
+
+    exact = end("rk4", 32)
+    moved_by = np.abs(exact - scene.start().velocities).max()
+    errors = {key: np.abs(end(*key) - exact).max() / moved_by for key in (("euler", 4), ("euler", 32), ("rk4", 4))}
+    assert moved_by > 0.05 and np.abs(end("dopri5", 1) - exact).max() < 2e-3 * moved_by
+    assert errors["rk4", 4] < 0.3 * errors["euler", 4] and errors["euler", 32] < 0.3 * errors["euler", 4], errors
+
+
+@pytest.mark.parametrize("dim", [2, 3])
 def test_momentum_is_kept_to_round_off_in_a_collision(dim):
     scene = pair(dim, gap=0.012)
     simulator = LearnedSimulator(model(dim))

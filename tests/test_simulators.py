@@ -279,6 +279,8 @@ def test_simulators_are_compared(place):
         (["sim=eqcollide", "trainer.unroll=[99]"], "trainer.unroll=[99]"),
         (["sim=eqcollide", "trainer.noise=-1"], "trainer.noise=-1"),
         (["sim=eqcollide", "sim.control_points=200"], "200 control points are asked for"),
+        (["sim=eqcollide", "sim.integrator=verlet"], "integrator must be one of"),
+        (["sim=first_order", "sim.integrator=rk4"], "integrated with euler, got 'rk4'"),
         (["sim=egnn", "sim.layers=0"], "sim.layers=0 must be at least 1"),
         (["sim=eqcollide", "seed=-1"], "seed=-1 must not be negative"),
         (["sim=eqcollide", "trainer.precision=bf16-mixed"], "half precision"),

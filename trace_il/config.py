@@ -57,6 +57,13 @@ class SortSoftConfig(PushSoftConfig):
 
 
 @dataclass
+class PushSoftArmConfig(EnvConfig):
+    id: str = "PushSoftArm-v0"
+    image_size: int = 64  # pixels
+    factors: str = "all"  # poses, lights, textures, distractors: all of them, train or held_out
+
+
+@dataclass
 class GymConfig(EnvConfig):
     """Any Gymnasium environment with `pixels` and `agent_pos`; needs a recorded dataset in data.root, or an expert.
 
@@ -274,6 +281,7 @@ ENVS = {
     "delayed_evidence": DelayedEvidenceConfig,
     "push_soft": PushSoftConfig,
     "sort_soft": SortSoftConfig,
+    "push_soft_arm": PushSoftArmConfig,
     "gym": GymConfig,
 }
 MEMORY_CONFIGS = {

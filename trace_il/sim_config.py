@@ -39,6 +39,7 @@ class ControlPointConfig(SimConfig):
     radius: float = 0.0  # up to which surfaces feel each other, m; 0: the usual one
     substeps: int = 4  # of a frame
     collide: bool = True  # false: no forces between soft bodies
+    integrator: str = "euler"  # euler (semi-implicit), rk4, dopri5 (adaptive)
 
 
 @dataclass

@@ -18,7 +18,7 @@ from sims.shapes import Mesh
 from sims.state import Body, Pusher, Scene, Simulator, State
 
 from ..base import DelayedEvidenceBase, Expert, Phase
-from .expert import PushExpert
+from .expert import PushExpert, reach, turned_by
 from .render import PlaneRenderer
 
 BACKENDS = ("mujoco", "learned")
@@ -191,17 +191,16 @@ class SoftEnv(DelayedEvidenceBase):
 
     @property
     def angle(self) -> float:
-        """By which the body is turned, from the best rigid fit (Kabsch), rad."""
-        soft = self.state.positions[~self.state.kinematic] - self.centre
-        moment = (self.mesh.shares[:, None] * soft).T @ self.mesh.points
-        return float(np.arctan2(moment[1, 0] - moment[0, 1], moment[0, 0] + moment[1, 1]))
+        """By which the body is turned, rad."""
+        return turned_by(self._around(), self.mesh.points, self.mesh.shares)
 
     def reach(self, direction: np.ndarray) -> float:
         """From the centre to the edge of the body, m."""
-        arm = self.state.positions[~self.state.kinematic] - self.centre
-        near = np.abs(arm @ np.array([-direction[1], direction[0]])) < 0.02
-        along = arm @ direction
-        return float(along[near].max()) if near.any() else self.widest
+        return reach(self._around(), direction, self.widest)
+
+    def _around(self) -> np.ndarray:
+        """Points of the body from its centre, (P, 2)."""
+        return self.state.positions[~self.state.kinematic] - self.centre
 
     def scene_geometry(self) -> list[dict[str, Any]]:
         soft = self.state.positions[~self.state.kinematic]

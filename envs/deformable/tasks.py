@@ -8,6 +8,7 @@ from sims.shapes import Mesh, body_mesh
 
 from ..base import Phase
 from .env import SoftEnv
+from .expert import GoalPose, turned, unit
 
 LAMP_COLORS = ((0.9, 0.15, 0.1, 1), (0.1, 0.3, 0.9, 1))
 DARK = (0.25, 0.25, 0.25, 1)
@@ -19,7 +20,6 @@ class PushSoftEnv(SoftEnv):
     task_description = "push the soft body onto the mark"
     horizon = 250
     near, aligned = 0.02, 0.25  # m, rad
-    TURN, OFFSET = 0.08, 0.035  # m for each rad that the body has to turn, and m at most
 
     def make_mesh(self) -> Mesh:
         return body_mesh("box", 2, 0.08, 0.0135, np.random.default_rng(2))
@@ -34,36 +34,19 @@ class PushSoftEnv(SoftEnv):
         heading = rng.uniform(-np.pi, np.pi)
         way = rng.uniform(0.16, 0.24) * np.array([np.cos(heading), 0.8 * np.sin(heading)])
         middle = rng.uniform(-0.03, 0.03, 2)
-        self.goal, place = middle + way / 2, middle - way / 2
-        self.goal_angle = float(rng.uniform(-np.pi, np.pi))
-        angle = self.goal_angle + float(rng.uniform(-0.5, 0.5))
+        goal, place = middle + way / 2, middle - way / 2
+        self.goal = GoalPose(goal, float(rng.uniform(-np.pi, np.pi)), offset=0.035)
+        angle = self.goal.angle + float(rng.uniform(-0.5, 0.5))
         side = rng.uniform(-1.2, 1.2)
-        behind = -way / np.linalg.norm(way)
-        cos, sin = np.cos(side), np.sin(side)
-        finger = place + 0.15 * np.array([cos * behind[0] - sin * behind[1], sin * behind[0] + cos * behind[1]])
-        self.renderer.mark("goal", self.goal, self.goal_angle)
-        self.axis = 0  # of the body, along which the expert pushes
+        finger = place + 0.15 * turned(-unit(way), side)
+        self.renderer.mark("goal", self.goal.place, self.goal.angle)
         return place, angle, self.clip(finger)
 
-    @property
-    def errors(self) -> tuple[float, float]:
-        """Distance to the goal, m, and angle that is missing, rad; half a turn looks the same."""
-        missing = (self.goal_angle - self.angle + np.pi / 2) % np.pi - np.pi / 2
-        return float(np.linalg.norm(self.goal - self.centre)), float(missing)
-
     def push(self) -> tuple[np.ndarray, float, float] | None:
-        # The contact has no friction: a push on a face acts along its normal, and turns the body by its offset.
-        cos, sin = np.cos(self.angle), np.sin(self.angle)
-        axes = np.array([[cos, sin], [-sin, cos]])  # of the body
-        along = axes @ (self.goal - self.centre)
-        if abs(along[self.axis]) < 0.006 and abs(along[1 - self.axis]) > 0.006:
-            self.axis = 1 - self.axis
-        sign = 1.0 if along[self.axis] > 0 else -1.0
-        offset = float(np.clip(-self.TURN * self.errors[1], -self.OFFSET, self.OFFSET))
-        return sign * axes[self.axis], float(abs(along[self.axis])), offset
+        return self.goal.push(self.centre, self.angle)
 
     def check(self) -> None:
-        distance, missing = self.errors
+        distance, missing = self.goal.errors(self.centre, self.angle)
         self.success = distance < self.near and abs(missing) < self.aligned
         self.stage, self.over = int(self.success), self.success
 

@@ -10,7 +10,7 @@ from ..base import DelayedEvidenceBase, Expert, Phase, RenderingError
 from .expert import ScriptedExpert
 from .robot import ACTION_HIGH, ACTION_LOW, CAMERAS, CHANNELS, FINGER_OPEN, UNITS, RobotIndex, add_robot
 from .scene import DISTRACTORS, Factors, add_decoys, add_distractors, new_spec, randomise_looks
-from .tasks import TASKS, Progress
+from .tasks import TASKS, Progress, Task
 
 DECOYS_WITHIN, DECOY_STEPS = 100, 20  # control steps: latest coming after the cue, at delay 1, and staying
 
@@ -19,7 +19,7 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
     """A bimanual mobile manipulator with three cameras, at 20 Hz.
 
     Args:
-        task: one of `tasks.TASKS`.
+        task: one of `tasks.TASKS`, or a task itself.
         image_size: side of the camera images in pixels, 16 to 640.
         cue_values: number of cue values, 2 to the task's `max_cue_values`.
         delay: the expert takes so many times as long from cue to branch, 1 to 4; a policy sets its own pace.
@@ -43,7 +43,7 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
 
     def __init__(
         self,
-        task: str = "medicine",
+        task: str | Task = "medicine",
         image_size: int = 64,
         cue_values: int = 2,
         delay: float = 1.0,
@@ -53,7 +53,7 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
         camera_period: int = 1,
         render_mode: str | None = None,
     ) -> None:
-        if task not in TASKS:
+        if isinstance(task, str) and task not in TASKS:
             raise ValueError(f"unknown task {task!r}; known tasks are {sorted(TASKS)}")
         if not 16 <= image_size <= 640:
             raise ValueError(f"image_size must be in 16..640, got {image_size}")
@@ -65,10 +65,10 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
             raise ValueError(f"late and decoys must not be negative, got {late} and {decoys}")
         if factors not in Factors.SHARES:
             raise ValueError(f"factors must be one of {Factors.SHARES}, got {factors!r}")
-        self.task = TASKS[task](cue_values)
+        self.task = TASKS[task](cue_values) if isinstance(task, str) else task
         self.delay, self.late, self.factors = delay, late, factors
         self.image_size, self.camera_period, self.render_mode = image_size, camera_period, render_mode
-        self.cue_values, self.horizon = cue_values, round(self.task.horizon * delay) + late
+        self.cue_values, self.horizon = self.task.cue_values, round(self.task.horizon * delay) + late
         self.task_description = self.task.description
         spec = new_spec((image_size, image_size))
         add_robot(spec, self.task.mobile)
@@ -116,7 +116,7 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
         self.task.apply_cue(self.model, self.data, self.layout, self.cue)
         self.steps, self.cue_over_at = 0, 0
         base = self.layout.get("base", np.zeros(3))
-        self.robot.place(self.data, base, ScriptedExpert(self, 0.0).start_joints(), FINGER_OPEN)
+        self.robot.place(self.data, base, self.start_joints(), FINGER_OPEN)
         mujoco.mj_forward(self.model, self.data)
         self.progress = Progress(self.task, self.cue)
         self.task.check(self.model, self.data, self.layout, self.progress)
@@ -153,6 +153,10 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
 
     def make_expert(self, disturbance: float = 0.0) -> Expert:
         return ScriptedExpert(self, disturbance)
+
+    def start_joints(self) -> np.ndarray:
+        """Joints (2, 6) at the start of an episode, rad."""
+        return ScriptedExpert(self, 0.0).start_joints()
 
     def scene_geometry(self) -> list[dict[str, Any]]:
         kinds = {

@@ -1,5 +1,6 @@
 """What a frame costs: latent steps of learned simulators against bodies, points and batch, and MuJoCo beside them."""
 
+import ctypes
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -72,6 +73,29 @@ def milliseconds(calls: dict[str, Callable[[], None]], scenes_each: int) -> dict
     return {name: 1e3 * float(np.median(values)) / (FRAMES * scenes_each) for name, values in taken.items()}
 
 
+def peak_memory(call: Callable[[], None], device: str) -> float | None:
+    """Most memory that a call takes beyond what was taken before, MiB; None where the system does not tell."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    reset = Path("/proc/self/clear_refs")
+    if not reset.exists():
+        return None
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back to the system first
+    reset.write_text("5")  # the peak begins anew
+    before = _resident("VmRSS")
+    call()
+    return max(0.0, _resident("VmHWM") - before)
+
+
+def _resident(key: str) -> float:
+    """A line of this process's status, MiB."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines[key].split()[0]) / 1024
+
+
 def cost_rows(dim: int, files: dict[str, Path]) -> list[dict[str, Any]]:
     """Rows of all sizes, one thread. Models whose file is missing are left out, which their rows then show."""
     torch.set_num_threads(1)
@@ -86,12 +110,14 @@ def cost_rows(dim: int, files: dict[str, Path]) -> list[dict[str, Any]]:
         points = float(np.mean([len(start.body) for start in starts(own)]))
         for device in devices if batch < LARGE[0] else devices[1:]:
             calls = {name: latent_step(model.to(device), starts(own)) for name, model in models.items()}
-            result = milliseconds({**calls, "MuJoCo": truth_step(own[:4])}, batch)
+            calls["MuJoCo"] = truth_step(own[:4])
+            result = milliseconds(calls, batch)
             result["MuJoCo"] *= batch / len(own[:4])
+            memory = {name: peak_memory(call, "cpu" if name == "MuJoCo" else device) for name, call in calls.items()}
             for name, value in result.items():
                 row = {"sim": name, "dim": dim, "device": "cpu" if name == "MuJoCo" else device, "bodies": bodies}
                 row |= {"batch": batch, "points": points, "ms_per_scene_frame": value}
                 row |= {"simulated_seconds_per_second": 1e3 * FRAME / value}
-                row |= {"times_mujoco": result["MuJoCo"] / value}
+                row |= {"times_mujoco": result["MuJoCo"] / value, "peak_mib": memory[name]}
                 rows.append(row)
     return rows

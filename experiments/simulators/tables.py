@@ -42,14 +42,40 @@ def _cell(rows: list[Row], key: str, form: str) -> str:
     return form.format(np.mean(values)) + each
 
 
+def _growth(rows: list[Row]) -> str:
+    """Exponents b of ms ~ n^b, a least-squares fit in the logarithms, of the time for all scenes of a frame."""
+    lines = []
+    for (sim, device), own in _groups(rows, "sim", "device").items():
+        cells = []
+        for key in ("bodies", "points", "batch"):
+            # All that share what is varied: two bodies of the usual density, one scene.
+            usual = [row for row in own if row["bodies"] == 2 and row["batch"] == 1]
+            points = usual[0]["points"] if usual else 0
+            if key == "bodies":
+                chosen = [row for row in own if row["batch"] == 1 and (row["bodies"] != 2 or row["points"] == points)]
+            elif key == "points":
+                chosen = usual
+            else:
+                chosen = [row for row in own if row["batch"] > 1 or row in usual[:1]]
+            sizes = np.log([row[key] for row in chosen])
+            times = np.log([row["ms_per_scene_frame"] * row["batch"] for row in chosen])
+            cells.append(f"{np.polyfit(sizes, times, 1)[0]:.2f}" if len(set(sizes)) > 1 else "")
+        lines.append([sim, device, *cells])
+    return _markdown(["exponent of growth with", "device", "bodies", "points", "batch"], lines)
+
+
 def simulators_table(about: Row) -> str:
     """A block for each test (mean over seeds, each seed's MSE); costs and learning curves are one table each."""
     rows = about["rows"]
     if rows and "ms_per_scene_frame" in rows[0] and "test" not in rows[0]:
         keys = ("sim", "dim", "device", "bodies", "batch", "points")
-        numbers = ("ms_per_scene_frame", "simulated_seconds_per_second", "times_mujoco")
-        lines = [[*(f"{row[key]}" for key in keys), *(f"{row[key]:.3g}" for key in numbers)] for row in rows]
-        return f"{_markdown([key.replace('_', ' ') for key in (*keys, *numbers)], lines)}\n\n"
+        numbers = ("ms_per_scene_frame", "simulated_seconds_per_second", "times_mujoco", "peak_mib")
+        lines = []
+        for row in rows:
+            cells = ["" if row[key] is None else f"{row[key]:.3g}" for key in numbers]
+            lines.append([*(f"{row[key]}" for key in keys), *cells])
+        table = _markdown([key.replace("_", " ") for key in (*keys, *numbers)], lines)
+        return f"{table}\n\n{_growth(rows)}\n\n"
     if rows and "test" not in rows[0]:  # learning curves
         runs = _groups(rows, "sim", "dim", "seed", "times").items()
         lines = [[*map(str, case), f"{own[-1]['step']}", f"{min(row['mse'] for row in own):.2e}"] for case, own in runs]

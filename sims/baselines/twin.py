@@ -53,6 +53,11 @@ class FirstOrderDynamics(Dynamics):
     """dp/dt is a function of where the bodies are and of how fast they were at the beginning; gravity and drag have
     nothing to add up in, so it is for free space."""
 
+    def __init__(self, *words: Any) -> None:
+        super().__init__(*words)
+        if self.integrator != "euler":
+            raise ValueError(f"equations of first order are integrated with euler, got {self.integrator!r}")
+
     pace = 0.02  # s, by which a force becomes a velocity
 
     def forward(

@@ -17,7 +17,8 @@ with n along n_b - n_a (outward normals), g = n.(x_a - x_b) the gap, w a cosine 
 pressure P > 0. A wall pushes a sample alike, along its normal. The field hands f to the control points as G^T f.
 
 With the accelerations a = F / m + gravity and the drag known, time goes in `substeps` of a frame by semi-implicit
-Euler.
+Euler; or the classical Runge-Kutta method, or the adaptive one of Dormand and Prince, of torchdiffeq solve
+dp/dt = v, dv/dt = a - drag v.
 """
 
 import math
@@ -25,10 +26,13 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torchdiffeq import odeint
 
 from .encoder import Statics
 
 STIFFNESS, DAMPING, PRESSURE = 1000.0, 1.5, 3000.0  # scales of what is learned: 1/s^2, 1/s, Pa
+INTEGRATORS = ("euler", "rk4", "dopri5")
+TOLERANCE = 1e-5  # relative, and absolute in m and m/s, of dopri5
 LENGTH = 0.08  # m, unit of sizes
 MARGIN = 0.012  # m by which samples come nearer in a frame at most, for the list of pairs that is made once a frame
 
@@ -74,13 +78,21 @@ class Dynamics(nn.Module):
         radius: r, m.
         substeps: of a frame.
         collide: False leaves out the forces between soft bodies (ablation), not those of walls and pushers.
+        integrator: "euler" (semi-implicit), "rk4", or "dopri5", which chooses its own steps.
+    Raises:
+        ValueError: an unknown integrator, or no substeps.
     """
 
     def __init__(
-        self, dim: int, width: int = 48, context: int = 16, radius: float = 0.0, substeps: int = 4, collide: bool = True
-    ) -> None:
+        self, dim: int, width: int = 48, context: int = 16, radius: float = 0.0, substeps: int = 4,
+        collide: bool = True, integrator: str = "euler",
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.dim, self.substeps, self.collide = dim, substeps, collide
+        if integrator not in INTEGRATORS or substeps < 1:
+            raise ValueError(
+                f"integrator must be one of {INTEGRATORS} and substeps at least 1, got {integrator!r} and {substeps}"
+            )
+        self.dim, self.substeps, self.collide, self.integrator = dim, substeps, collide, integrator
         self.radius = radius or {2: 0.02, 3: 0.03}[dim]
         self.context = mlp(2, 32, context)
         self.spring = mlp(4 + 2 * context, width, 2)
@@ -209,11 +221,27 @@ class Dynamics(nn.Module):
         pairs = self.near(p, scenes, place)
         h = dt / self.substeps
         gravity = scenes.gravity[:, None, None]
-        decay = torch.exp(-h * scenes.drag)[:, None, None, None]
-        for step in range(self.substeps):
+        there = scenes.present[..., None, None]
+
+        def acceleration(time: float | Tensor, p: Tensor, v: Tensor) -> Tensor:
             force = self.elastic(p, v, prepared)
-            force = force + self.contact(p, v, scenes, (place + step * h * speed, speed), pairs)
-            v = decay * v + h * (force / scenes.mass.unsqueeze(-1) + gravity)
-            v = v * scenes.present[..., None, None]
-            p = p + h * v
-        return p, v
+            force = force + self.contact(p, v, scenes, (place + time * speed, speed), pairs)
+            return (force / scenes.mass.unsqueeze(-1) + gravity) * there
+
+        if self.integrator == "euler":
+            decay = torch.exp(-h * scenes.drag)[:, None, None, None]
+            for step in range(self.substeps):
+                v = decay * v * there + h * acceleration(step * h, p, v)
+                p = p + h * v
+            return p, v
+
+        def rate(time: Tensor, now: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+            p, v = now
+            return v, acceleration(time, p, v) - scenes.drag[:, None, None, None] * v
+
+        options = {"step_size": h} if self.integrator == "rk4" else None
+        ends = p.new_tensor([0.0, dt])
+        p, v = odeint(
+            rate, (p, v * there), ends, rtol=TOLERANCE, atol=TOLERANCE, method=self.integrator, options=options
+        )
+        return p[-1], v[-1]

@@ -18,9 +18,9 @@ class EqCollide(LearnedModel):
     Args:
         dim: 2 or 3.
         control_points: K, of a body.
-        width, context, radius, substeps, collide: see `Dynamics`.
+        width, context, radius, substeps, collide, integrator: see `Dynamics`.
     Raises:
-        ValueError: dim other than 2 or 3, or fewer than 2 dim control points.
+        ValueError: dim other than 2 or 3, fewer than 2 dim control points, or what `Dynamics` refuses.
     """
 
     dynamics_class: type[Dynamics] = Dynamics
@@ -34,12 +34,13 @@ class EqCollide(LearnedModel):
         radius: float = 0.0,
         substeps: int = 4,
         collide: bool = True,
+        integrator: str = "euler",
     ) -> None:
         super().__init__(dim)
         if control_points < 2 * dim:
             raise ValueError(f"control_points must be at least {2 * dim} in {dim}D, got {control_points}")
         self.control_points = control_points
-        self.dynamics = self.dynamics_class(dim, width, context, radius, substeps, collide)
+        self.dynamics = self.dynamics_class(dim, width, context, radius, substeps, collide, integrator)
 
     def gather(self, trajectories: Sequence[Trajectory]) -> Statics:
         return gather(trajectories, self.control_points)

@@ -29,8 +29,9 @@ class Task:
     decoy_colors: tuple[tuple[float, ...], ...] = CUE_COLORS
 
     def __init__(self, cue_values: int = 2) -> None:
-        if not 2 <= cue_values <= self.max_cue_values:
-            raise ValueError(f"cue_values of {self.name} must be in 2..{self.max_cue_values}, got {cue_values}")
+        fewest = min(2, self.max_cue_values)
+        if not fewest <= cue_values <= self.max_cue_values:
+            raise ValueError(f"cue_values of {self.name} must be in {fewest}..{self.max_cue_values}, got {cue_values}")
         self.cue_values = cue_values
 
     def build(self, spec: mujoco.MjSpec) -> None:
