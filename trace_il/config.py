@@ -159,7 +159,7 @@ class DiffusionConfig(PolicyConfig):
     feedforward: int = 256
     actions_per_token: int = 5
     diffusion_steps: int = 100
-    sampling_steps: int = 8
+    sampling_steps: int = 2
 
 
 @dataclass

@@ -10,7 +10,9 @@ f is a transformer over groups of `actions_per_token` consecutive actions whose 
 of training that beats predicting the noise, and the loss is on the same scale as regression's.
 
 Sampling starts from one stored draw of noise: the policy is a function of its inputs, so an exported file equals the
-eager policy, a rollout can be repeated, and replanning at each tick stays in one mode where there are several.
+eager policy, a rollout can be repeated, and replanning at each tick stays in one mode where there are several. The
+first step gives the mean of what is possible, each further one follows the draw, and its offset, more closely: where
+the memory leaves one mode only, many steps make a chunk less precise, and two are the default.
 """
 
 import math
@@ -105,7 +107,7 @@ class DiffusionPolicy(Policy):
         feedforward: int = 256,
         actions_per_token: int = 5,
         diffusion_steps: int = 100,
-        sampling_steps: int = 8,
+        sampling_steps: int = 2,
     ) -> None:
         super().__init__()
         if chunk % actions_per_token:
