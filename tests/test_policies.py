@@ -38,7 +38,7 @@ def test_sampling_with_a_perfect_denoiser_gives_the_clean_chunk():
 
 def test_learns_two_modes_where_regression_gives_their_mean():
     """Targets +1 and -1 for the same present: samples lie at the modes. The start noise chooses between them."""
-    policy = make_policy()
+    policy = make_policy(sampling_steps=8)
     optimiser = torch.optim.AdamW(policy.parameters(), lr=3e-3)
     features, readout = torch.zeros(64, 3, W), Readout(*(torch.zeros_like(part) for part in random_readout(64)))
     pad = torch.zeros(64, H, dtype=torch.bool)
