@@ -38,7 +38,7 @@ def test_sampling_with_a_perfect_denoiser_gives_the_clean_chunk():
 
 def test_learns_two_modes_where_regression_gives_their_mean():
     """Targets +1 and -1 for the same present: samples lie at the modes. The start noise chooses between them."""
-    policy = make_policy(sampling_steps=8)
+    policy = make_policy()
     optimiser = torch.optim.AdamW(policy.parameters(), lr=3e-3)
     features, readout = torch.zeros(64, 3, W), Readout(*(torch.zeros_like(part) for part in random_readout(64)))
     pad = torch.zeros(64, H, dtype=torch.bool)
@@ -73,6 +73,7 @@ def test_padding_does_not_matter():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"temperature": -1.0}, "temperature must not be negative"),
         ({"sampling_steps": 101}, r"sampling_steps must be in 1\.\.100"),
         ({"heads": 3}, "multiple of heads"),
     ],

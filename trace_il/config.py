@@ -159,7 +159,8 @@ class DiffusionConfig(PolicyConfig):
     feedforward: int = 256
     actions_per_token: int = 5
     diffusion_steps: int = 100
-    sampling_steps: int = 2
+    sampling_steps: int = 8
+    temperature: float = 0.0  # of the noise that sampling begins with
 
 
 @dataclass

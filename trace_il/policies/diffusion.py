@@ -9,10 +9,10 @@ f is a transformer over groups of `actions_per_token` consecutive actions whose 
 (adaLN-Zero, Peebles and Xie 2023). It predicts the clean chunk (Ramesh et al. 2022, section 2.2): with few steps
 of training that beats predicting the noise, and the loss is on the same scale as regression's.
 
-Sampling starts from one stored draw of noise: the policy is a function of its inputs, so an exported file equals the
-eager policy, a rollout can be repeated, and replanning at each tick stays in one mode where there are several. The
-first step gives the mean of what is possible, each further one follows the draw, and its offset, more closely: where
-the memory leaves one mode only, many steps make a chunk less precise, and two are the default.
+Sampling starts from one stored draw of noise, scaled by a temperature: the policy is a function of its inputs, so an
+exported file equals the eager policy, a rollout can be repeated, and replanning at each tick stays in one mode where
+there are several. At temperature 1 every chunk carries the offset of that one draw, always the same, and grasps miss;
+at 0, the default, sampling starts from the mean of the noise and ends where the flow of the middle leads.
 """
 
 import math
@@ -86,6 +86,7 @@ class DiffusionPolicy(Policy):
         actions_per_token: consecutive actions in one token; must divide `chunk`.
         diffusion_steps: noise levels in training.
         sampling_steps: of them, used at test time; at most `diffusion_steps`.
+        temperature: of the noise that sampling begins with, at least 0.
     Raises:
         ValueError: a size does not fit another.
     """
@@ -107,13 +108,16 @@ class DiffusionPolicy(Policy):
         feedforward: int = 256,
         actions_per_token: int = 5,
         diffusion_steps: int = 100,
-        sampling_steps: int = 2,
+        sampling_steps: int = 8,
+        temperature: float = 0.0,
     ) -> None:
         super().__init__()
         if chunk % actions_per_token:
             raise ValueError(f"chunk must be a multiple of actions_per_token, got {chunk} and {actions_per_token}")
         if not 1 <= sampling_steps <= diffusion_steps:
             raise ValueError(f"sampling_steps must be in 1..{diffusion_steps} (diffusion_steps), got {sampling_steps}")
+        if temperature < 0:
+            raise ValueError(f"temperature must not be negative, got {temperature}")
         if width % 2 or width % heads:
             raise ValueError(f"width must be even and a multiple of heads, got {width} and {heads}")
         self.chunk, self.action_dim, self.width = chunk, action_dim, width
@@ -130,7 +134,7 @@ class DiffusionPolicy(Policy):
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, actions_per_token * action_dim)
         self.register_buffer("signal", torch.cat([torch.ones(1), cosine_schedule(diffusion_steps)]), persistent=False)
-        self.register_buffer("start", torch.randn(chunk, action_dim))
+        self.register_buffer("start", temperature * torch.randn(chunk, action_dim))
         times = torch.linspace(diffusion_steps, 0, sampling_steps + 1).round().long()
         self.register_buffer("times", times, persistent=False)
 
