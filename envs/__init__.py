@@ -13,5 +13,6 @@ gymnasium.register("DelayedEvidence-v0", entry_point="envs.delayed_evidence:Dela
 gymnasium.register("PushSoft-v0", entry_point="envs.deformable:PushSoftEnv")
 gymnasium.register("PushSoftArm-v0", entry_point="envs.deformable:PushSoftArmEnv")
 gymnasium.register("SortSoft-v0", entry_point="envs.deformable:SortSoftEnv")
+gymnasium.register("ViewPlanning-v0", entry_point="envs.view_planning:ViewPlanningEnv")
 
 __all__ = ["DelayedEvidenceBase", "Expert", "ExpertAction", "Phase"]

@@ -35,7 +35,7 @@ def one_line(error: BaseException) -> str:
         if detail not in lines[0]:
             lines.append(detail)
     if "not in" in lines[-1] and "Key" in lines[-1]:
-        lines.append("the keys there are: trace_il/config.py, sim_config.py")
+        lines.append("the keys there are: trace_il/config.py, sim_config.py, views/config.py")
     return "; ".join(lines)
 
 
@@ -100,7 +100,7 @@ def _refuse_extra(node: Any, path: str) -> None:
         if extra:
             raise UserError(
                 f"unknown key {path + str(sorted(map(str, extra))[0])!r}; "
-                "the keys there are: trace_il/config.py, sim_config.py"
+                "the keys there are: trace_il/config.py, sim_config.py, views/config.py"
             )
     for key in node:
         if not OmegaConf.is_missing(node, str(key)):
@@ -118,6 +118,12 @@ def simulator_name(env: Any, sim: str, seed: int) -> str:
     return f"{env.id}_{env.dim}d{world}-{sim}-{seed}"
 
 
+def view_name(env: Any, view: str, seed: int) -> str:
+    """Default name of a run of view planning."""
+    return f"{env_label(str(env.id), None)}-{view}-{seed}"
+
+
+OmegaConf.register_new_resolver("view_name", view_name, replace=True)
 OmegaConf.register_new_resolver("trace_name", run_name, replace=True)
 OmegaConf.register_new_resolver("simulator_name", simulator_name, replace=True)
 
@@ -136,11 +142,11 @@ class CompareRuns(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         from rich.console import Console
 
-        from .scores import score_table, simulator_table
+        from .scores import score_table, simulator_table, view_table
 
         if len(self.summaries) > 1:
             rows = {name: summary["scores"]["trained"] for name, summary in self.summaries}
-            table = simulator_table if "sim" in config else score_table
+            table = simulator_table if "sim" in config else view_table if "view" in config else score_table
             Console().print(table(rows, "comparison"))
 
 

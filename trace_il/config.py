@@ -299,13 +299,16 @@ POLICY_CONFIGS = {"act": ACTConfig, "diffusion": DiffusionConfig}
 def register() -> None:
     """Register the schemas with Hydra."""
     from .sim_config import SIMS, SimulatorRunConfig, SoftBodiesConfig
+    from .views.config import ViewConfig, ViewPlanningConfig, ViewRunConfig
 
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="simulator_schema", node=SimulatorRunConfig)
+    store.store(name="views_schema", node=ViewRunConfig)
     store.store(name="collect_schema", node=CollectConfig)
     groups: dict[str, dict[str, Any]] = {
-        "env_schema": {**ENVS, "soft_bodies": SoftBodiesConfig},
+        "env_schema": {**ENVS, "soft_bodies": SoftBodiesConfig, "view_planning": ViewPlanningConfig},
+        "view_schema": {"view": ViewConfig},
         "memory": MEMORY_CONFIGS,
     }
     for group, options in {**groups, "policy": POLICY_CONFIGS, "sim_schema": SIMS}.items():

@@ -109,6 +109,21 @@ def simulator_table(scores: dict[str, dict[str, Any]], title: str) -> Any:
     return table
 
 
+def view_table(scores: dict[str, dict[str, Any]], title: str) -> Any:
+    """A rich table, one row a view planner or iteration."""
+    from rich.table import Table
+
+    table = Table(title=title)
+    for column in ("agent", "episodes", "success", "short", "long", "SPL", "STOP right", "P2V", "V2P"):
+        table.add_column(column, justify="left" if column == "agent" else "right", overflow="fold")
+    for name, s in scores.items():
+        low, high = s["success_interval"]
+        shares = [s.get(key) for key in ("success_short", "success_long", "spl", "stop_precision", "p2v", "v2p")]
+        own = f"{100 * s['success']:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
+        table.add_row(name, str(s["episodes"]), own, *("-" if v is None else f"{100 * v:.0f} %" for v in shares))
+    return table
+
+
 def hardware() -> str:
     """The machine in words."""
     import torch

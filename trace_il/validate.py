@@ -4,9 +4,12 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
+from envs.view_planning.env import BUDGET
+
 from .config import ACTConfig, RunConfig, TrainConfig
 from .errors import UserError
 from .sim_config import SimulatorRunConfig, SoftBodiesConfig
+from .views.config import ViewPlanningConfig, ViewRunConfig
 
 PRECISIONS = ("auto", "32-true", "16-mixed", "bf16-mixed")
 
@@ -57,6 +60,10 @@ def validate(config: TrainConfig) -> None:
     require(
         not isinstance(config.env, SoftBodiesConfig),
         "env=soft_bodies is for simulators, not policies; add sim=eqcollide",
+    )
+    require(
+        not isinstance(config.env, ViewPlanningConfig),
+        "env=view_planning is for view planners, not policies; add view=graph_distillation",
     )
     validate_run(config)
     trainer, data = config.trainer, config.data
@@ -136,4 +143,44 @@ def validate_simulator(config: SimulatorRunConfig) -> None:
     require(
         len(trainer.unroll) > 0 and min(trainer.unroll) >= 1 and max(trainer.unroll) <= data.frames,
         f"trainer.unroll={trainer.unroll} must be numbers of frames from 1 to data.frames={data.frames}",
+    )
+
+
+def validate_views(config: ViewRunConfig) -> None:
+    """The same for a run of view planning."""
+    validate_run(config)
+    view, env, trainer = config.view, config.env, config.trainer
+    require(isinstance(env, ViewPlanningConfig), f"view={view.name} needs env=view_planning")
+    _one_of("view.explore", view.explore, ("policy", "random"))
+    _one_of("view.reinforcement", view.reinforcement, ("grpo", "ppo", "none"))
+    _one_of("view.learn", view.learn, ("graph", "hindsight", "success", "none"))
+    require(
+        view.explore == "policy" or view.reinforcement == "none",
+        "view.explore=random has no policy to change; use view.reinforcement=none",
+    )
+    at_least = {"view.iterations": (view.iterations, 0), "view.rounds": (view.rounds, 1), "view.group": (view.group, 2)}
+    at_least |= {"view.rollouts": (view.rollouts, 1), "view.records": (view.records, 10), "seed": (config.seed, 0)}
+    at_least |= {"view.longest": (view.longest, 2), "trainer.base_epochs": (trainer.base_epochs, 1)}
+    at_least |= {"trainer.batch_size": (trainer.batch_size, 2), "evaluation.episodes": (config.evaluation.episodes, 1)}
+    at_least |= {f"env.{name}": (getattr(env, name), 1) for name in ("rooms", "dev_rooms", "test_rooms")}
+    at_least |= {"evaluation.items": (config.evaluation.items, 0)}
+    for name, (value, least) in at_least.items():
+        require(value >= least, f"{name}={value} must be at least {least}")
+    tries = view.rounds * (view.group if view.reinforcement == "grpo" else 1)
+    require(
+        view.reinforcement == "none" or view.rollouts % tries == 0,
+        f"view.rollouts={view.rollouts} must be a multiple of {tries} (view.rounds, times view.group with grpo)",
+    )
+    require(
+        len(env.moves) == 2 and 1 <= env.moves[0] <= env.moves[1] <= BUDGET,
+        f"env.moves={env.moves} must be [fewest, most] in 1..{BUDGET}",
+    )
+    require(len(env.pieces) == 2, f"env.pieces={env.pieces} must be [fewest, most]")
+    require(
+        env.image_size % 8 == 0 and 32 <= env.image_size <= 256,
+        f"env.image_size={env.image_size} must be a multiple of 8 in 32..256",
+    )
+    require(
+        trainer.devices * trainer.num_nodes == 1,
+        "view planning explores in one process; use trainer.devices=1 and trainer.num_nodes=1",
     )

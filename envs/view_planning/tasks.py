@@ -1,0 +1,163 @@
+"""Rooms in splits, and what is asked in them: targets for view planning, and multiple-choice items.
+
+IVP    interactive view planning: from a start to the target's view, then STOP
+P2V    path to view: a view and moves; which of four views results
+V2P    view to path: two views; which of four sequences of moves leads from one to the other
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from .lattice import INVERSE, MOVES, Lattice, arrived, breadth_first, difficulty
+from .scenes import Room
+from .views import Views, telling
+
+SPLITS = {"train": 0, "dev": 1_000_000, "test": 2_000_000}  # seed of the first room of each
+SHORT = 3.0  # difficulty below which an episode is short
+SHORT_SHARE = 0.35  # of an episode mix
+CHOICES = 4
+
+
+class Episode(NamedTuple):
+    """One task of interactive view planning."""
+
+    scene: int  # index in its split
+    start: int  # node
+    goal: int  # node
+    difficulty: float
+
+    @property
+    def short(self) -> bool:
+        return self.difficulty < SHORT
+
+
+class Item(NamedTuple):
+    """A multiple-choice question. P2V: `moves` lead from `start` to one of `ends`; V2P: one of `paths` to `end`."""
+
+    scene: int
+    start: int
+    ends: tuple[int, ...]  # where each option leads, all different; (CHOICES,)
+    paths: tuple[tuple[int, ...], ...]  # moves of each option, (CHOICES,)
+    answer: int
+    difficulty: float
+
+    @property
+    def short(self) -> bool:
+        return self.difficulty < SHORT
+
+
+@dataclass(frozen=True)
+class Distances:
+    """Which targets are asked for: fewest and most moves away, and d of at least `least`."""
+
+    moves: tuple[int, int] = (2, 10)
+    least: float = 1.5
+
+
+class Place:
+    """A room with its views.
+
+    Args:
+        split, index: which room.
+        size: side of the views, pixels.
+        pieces: fewest and most pieces of furniture.
+        folder: where views are kept; None: in memory.
+    """
+
+    def __init__(
+        self, split: str, index: int, size: int = 64, pieces: tuple[int, int] = (8, 20), folder: Path | None = None
+    ) -> None:
+        if split not in SPLITS:
+            raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+        self.split, self.index = split, index
+        self.room = Room(SPLITS[split] + index, pieces)
+        self.views = Views(self.room, size, folder)
+
+    @property
+    def lattice(self) -> Lattice:
+        return self.room.lattice
+
+    @property
+    def table(self) -> np.ndarray:
+        return self.room.table
+
+    @cached_property
+    def metric(self) -> np.ndarray:
+        """Poses of all nodes, (nodes, 6): m and degrees."""
+        return self.lattice.metric(np.arange(self.lattice.size)).astype(np.float32)
+
+    @cached_property
+    def from_starts(self) -> dict[int, np.ndarray]:
+        """Fewest moves from each of the starts to every node."""
+        return {int(start): breadth_first(self.table, start) for start in self.room.starts}
+
+    def goals(self, goal: int) -> np.ndarray:
+        """All nodes that count as arrived at the goal."""
+        return np.flatnonzero(arrived(self.metric, self.metric[goal]))
+
+    def moves_left(self, goal: int) -> np.ndarray:
+        """Fewest moves from every node until it counts as arrived; -1: no way."""
+        return breadth_first(self.table, self.goals(goal))
+
+    def episode(self, rng: np.random.Generator, distances: Distances) -> Episode:
+        """A random task.
+
+        Raises:
+            ValueError: the room has no such target.
+        """
+        short = bool(rng.random() < SHORT_SHARE)
+        for _ in range(30):
+            start = int(rng.choice(self.room.starts))
+            away = self.from_starts[start]
+            near = np.flatnonzero((away >= distances.moves[0]) & (away <= distances.moves[1]))
+            hard = difficulty(self.metric[near], self.metric[start])
+            near = near[(hard >= distances.least) & ((hard < SHORT) == short)]
+            for goal in rng.choice(near, min(20, len(near)), replace=False):
+                if telling(self.views(goal)):
+                    d = float(difficulty(self.metric[goal], self.metric[start]))
+                    return Episode(self.index, start, int(goal), d)
+        raise ValueError(f"the room of seed {self.room.seed} has no target of {distances}; widen the distances")
+
+    def walk(self, rng: np.random.Generator, start: int, length: int) -> tuple[int, ...]:
+        """Random moves, none blocked and none that undoes the one before."""
+        moves: list[int] = []
+        node = start
+        while len(moves) < length:
+            possible = np.flatnonzero(self.table[node] != node)
+            if moves:
+                possible = possible[possible != INVERSE[moves[-1]]]
+            if not len(possible):
+                break
+            moves.append(int(rng.choice(possible)))
+            node = int(self.table[node, moves[-1]])
+        return tuple(moves)
+
+    def end(self, start: int, moves: tuple[int, ...]) -> int:
+        """Where moves lead."""
+        for move in moves:
+            if not 0 <= move < MOVES:
+                raise ValueError(f"moves must be in 0..{MOVES - 1}, got {move}")
+            start = int(self.table[start, move])
+        return int(start)
+
+    def item(self, rng: np.random.Generator, length: tuple[int, int], start: int | None = None) -> Item:
+        """A question of `length` moves (fewest, most), whose options lead to different places that look like more
+        than one colour."""
+        for _ in range(200):
+            origin = int(rng.choice(self.room.starts)) if start is None else start
+            count = int(rng.integers(length[0], length[1] + 1))
+            paths = {}
+            for _ in range(12):
+                path = self.walk(rng, origin, count)
+                end = self.end(origin, path)
+                if len(path) == count and end != origin and end not in paths and telling(self.views(end)):
+                    paths[end] = path
+                if len(paths) == CHOICES:
+                    answer = int(rng.integers(CHOICES))
+                    d = float(difficulty(self.metric[tuple(paths)[answer]], self.metric[origin]))
+                    return Item(self.index, origin, tuple(paths), tuple(paths.values()), answer, d)
+        raise ValueError(f"the room of seed {self.room.seed} has no {CHOICES} views {length} moves away from a start")

@@ -1,0 +1,148 @@
+"""The agent: it compares what it sees with what it should see, and remembers its episode.
+
+    f(image)        convolutional features, 8 x 8 places
+    z(here, there)  comparison: correlation of all places of both, and both features -> a vector
+    h_t             causal transformer over z(view_t, goal) + pose since the start + last move
+    heads           moves and STOP, moves that are left, value (for reinforcement learning)
+    P2V, V2P        score(z(start, end), g(moves)): whether moves lead from the first view to the second
+
+The correlation is what matching needs (Dosovitskiy et al. 2015, FlowNet); the rest is small on purpose.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from envs.view_planning.env import BUDGET
+from envs.view_planning.lattice import MOVES
+
+PLACES = 8  # of features along a side
+NO_MOVE = MOVES + 1  # stands for the last move where there was none; MOVES is STOP
+POSE_FEATURES = 6
+
+
+class PathBatch(NamedTuple):
+    """B paths of at most T views. Images are given once, however often they are seen."""
+
+    images: Tensor  # uint8 (U, S, S, 3)
+    view: Tensor  # (B, T) index into images
+    goal: Tensor  # (B,) index into images
+    seen: Tensor  # (B, T) bool: False: the agent must do without this view
+    pose: Tensor  # (B, T, POSE_FEATURES), since the start
+    last: Tensor  # (B, T) last move, or NO_MOVE
+    blocked: Tensor  # (B, T) bool: whether it was blocked
+    label: Tensor  # (B, T, MOVES + 1) distribution over what to do; zeros: not asked
+    left: Tensor  # (B, T) moves that are left to the goal; -1: not asked
+
+
+class ChoiceBatch(NamedTuple):
+    """B questions of C options: paths[b, c] leads from start[b] to end[b, c]."""
+
+    images: Tensor  # uint8 (U, S, S, 3)
+    start: Tensor  # (B,) index into images
+    end: Tensor  # (B, C)
+    paths: Tensor  # (B, C, L) moves, NO_MOVE behind the end
+    answer: Tensor  # (B,)
+
+
+class Residual(nn.Module):
+    """Two convolutions around which the input passes."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.GroupNorm(8, channels), nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1),
+            nn.GroupNorm(8, channels), nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
+
+
+class ViewAgent(nn.Module):
+    """The agent.
+
+    Args:
+        image_size: side of the views, a multiple of 8, at least 32.
+        channels: of the features.
+        width, layers, heads: of the transformer.
+        pose: False hides the pose (ablation).
+    Raises:
+        ValueError: a size that does not fit.
+    """
+
+    def __init__(
+        self, image_size: int = 64, channels: int = 48, width: int = 128, layers: int = 2, heads: int = 4,
+        pose: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if image_size % 8 or image_size < 32:
+            raise ValueError(f"image_size must be a multiple of 8, at least 32, got {image_size}")
+        if channels % 8 or width % heads:
+            raise ValueError(f"channels must be a multiple of 8 and width of heads, got {channels}, {width}, {heads}")
+        self.image_size, self.width, self.uses_pose = image_size, width, pose
+        stride = image_size // 32
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 32, 5, stride=max(1, stride), padding=2), nn.GroupNorm(8, 32), nn.SiLU(),
+            nn.Conv2d(32, channels, 3, stride=2, padding=1), nn.GroupNorm(8, channels), nn.SiLU(),
+            nn.Conv2d(channels, channels, 3, stride=2, padding=1), Residual(channels), nn.AdaptiveAvgPool2d(PLACES),
+        )  # fmt: skip
+        self.narrow = nn.Conv2d(2 * channels, 32, 1)
+        self.match = nn.Sequential(
+            nn.Conv2d(PLACES**2 + 32, 64, 3, padding=1), nn.SiLU(), Residual(64), nn.Conv2d(64, 16, 1), nn.SiLU(),
+            nn.Flatten(), nn.Linear(16 * PLACES**2, width), nn.SiLU(), nn.Linear(width, width),
+        )  # fmt: skip
+        self.unseen = nn.Parameter(torch.zeros(width))
+        self.pose = nn.Linear(POSE_FEATURES, width)
+        self.last = nn.Embedding(NO_MOVE + 1, width)
+        self.bump = nn.Parameter(torch.zeros(width))
+        self.position = nn.Parameter(0.02 * torch.randn(BUDGET + 1, width))
+        layer = nn.TransformerEncoderLayer(width, heads, 2 * width, 0.0, "gelu", batch_first=True, norm_first=True)
+        self.memory = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
+        self.move = nn.Linear(width, MOVES + 1)
+        self.moves_left = nn.Linear(width, 1)
+        self.value = nn.Linear(width, 1)
+        self.path = nn.GRU(width, width, batch_first=True)
+        self.pair = nn.ModuleDict({name: nn.Linear(width, width) for name in ("p2v", "v2p")})
+
+    def encode(self, images: Tensor) -> Tensor:
+        """uint8 (U, S, S, 3) -> features (U, C, 8, 8)."""
+        pixels = images.permute(0, 3, 1, 2).to(self.unseen.dtype) / 127.5 - 1
+        return self.features(pixels.contiguous(memory_format=torch.channels_last))
+
+    def compare(self, here: Tensor, there: Tensor) -> Tensor:
+        """Features (N, C, 8, 8) of two views -> (N, W)."""
+        one, two = (nn.functional.normalize(part.flatten(2), dim=1) for part in (here, there))
+        correlation = (two.transpose(1, 2) @ one).unflatten(2, (PLACES, PLACES))  # channels: places of `there`
+        both = self.narrow(torch.cat([here, there], dim=1))
+        return self.match(torch.cat([correlation, both], dim=1))
+
+    def remember(self, z: Tensor, pose: Tensor, last: Tensor, blocked: Tensor) -> Tensor:
+        """Comparisons (B, T, W), poses (B, T, 6), last moves and whether they were blocked (B, T) -> h, (B, T, W)."""
+        steps = z.shape[1]
+        token = z + self.last(last) + blocked.unsqueeze(-1) * self.bump + self.position[:steps]
+        if self.uses_pose:
+            token = token + self.pose(pose)
+        future = torch.ones(steps, steps, dtype=torch.bool, device=z.device).triu(1)
+        return self.memory(token, mask=future)
+
+    def forward(self, batch: PathBatch) -> Tensor:
+        """h of every view of the paths, (B, T, W)."""
+        features = self.encode(batch.images)
+        goal = batch.goal.unsqueeze(1).expand_as(batch.view)
+        z = self.unseen.expand(*batch.view.shape, -1).clone()
+        z[batch.seen] = self.compare(features[batch.view[batch.seen]], features[goal[batch.seen]])
+        return self.remember(z, batch.pose, batch.last, batch.blocked)
+
+    def scores(self, batch: ChoiceBatch) -> tuple[Tensor, Tensor]:
+        """How well path p leads to end e, of P2V and of V2P, each (B, ends C, paths C)."""
+        features = self.encode(batch.images)
+        count, choices = batch.end.shape
+        start = features[batch.start].unsqueeze(1).expand(-1, choices, -1, -1, -1).flatten(0, 1)
+        z = self.compare(start, features[batch.end.flatten()]).unflatten(0, (count, choices))
+        moves = self.last(batch.paths.flatten(0, 1))
+        ends = (batch.paths.flatten(0, 1) != NO_MOVE).sum(-1).clamp_min(1) - 1
+        g = self.path(moves)[0][torch.arange(count * choices, device=ends.device), ends].unflatten(0, (count, choices))
+        p2v, v2p = (self.pair[name](z) @ g.transpose(1, 2) / self.width**0.5 for name in ("p2v", "v2p"))
+        return p2v, v2p

@@ -1,0 +1,124 @@
+"""Records and trajectories as tensors."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from envs.view_planning.lattice import MOVES, Move
+from envs.view_planning.tasks import Item, Place
+
+from .agent import NO_MOVE, POSE_FEATURES, ChoiceBatch, PathBatch
+from .distill import Record
+from .graph import Trajectory, path_nodes
+
+UNIT = 1.0  # m, of places in the pose features
+
+
+def pose_features(metric: np.ndarray) -> np.ndarray:
+    """Metric poses (T, 6) of a path -> where each is as seen from the first, (T, POSE_FEATURES)."""
+    apart = metric[:, :3] - metric[0, :3]
+    yaw = np.radians(metric[0, 5])
+    turn, pitch = np.radians(metric[:, 5] - metric[0, 5]), np.radians(metric[:, 4])
+    ahead = np.cos(yaw) * apart[:, 0] + np.sin(yaw) * apart[:, 1]
+    left = -np.sin(yaw) * apart[:, 0] + np.cos(yaw) * apart[:, 1]
+    return np.stack([ahead / UNIT, left / UNIT, apart[:, 2] / UNIT, np.sin(turn), np.cos(turn), pitch], axis=1)
+
+
+class Gallery:
+    """Images of a batch, each once.
+
+    Args:
+        places: rooms by index.
+    """
+
+    def __init__(self, places: Sequence[Place]) -> None:
+        self.places = places
+        self.index: dict[tuple[int, int], int] = {}
+
+    def __call__(self, scene: int, nodes: np.ndarray | Sequence[int]) -> np.ndarray:
+        """Indices of views."""
+        return np.array([self.index.setdefault((scene, int(node)), len(self.index)) for node in nodes])
+
+    def images(self) -> torch.Tensor:
+        """uint8 (U, S, S, 3)."""
+        size = self.places[0].views.size
+        out = np.empty((len(self.index), size, size, 3), np.uint8)
+        own: dict[int, list[tuple[int, int]]] = {}
+        for (scene, node), number in self.index.items():
+            own.setdefault(scene, []).append((node, number))
+        for scene, pairs in own.items():
+            nodes, numbers = np.array(pairs).T
+            out[numbers] = self.places[scene].views(nodes)
+        return torch.from_numpy(out)
+
+
+def paths(
+    places: Sequence[Place],
+    rows: Sequence[tuple[int, int, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
+) -> PathBatch:
+    """A batch of rows (scene, goal, nodes (T,), moves made before each (T,), seen (T,), labels (T, MOVES + 1), moves
+    left (T,))."""
+    gallery, count, longest = Gallery(places), len(rows), max(len(row[2]) for row in rows)
+    view, goal = np.zeros((count, longest), int), np.zeros(count, int)
+    seen, blocked = np.zeros((count, longest), bool), np.zeros((count, longest), bool)
+    pose = np.zeros((count, longest, POSE_FEATURES), np.float32)
+    last, left = np.full((count, longest), NO_MOVE), np.full((count, longest), -1.0, np.float32)
+    label = np.zeros((count, longest, MOVES + 1), np.float32)
+    for number, (scene, target, nodes, moves, visible, best, remaining) in enumerate(rows):
+        steps = len(nodes)
+        goal[number] = gallery(scene, [target])[0]
+        view[number, :steps] = gallery(scene, np.where(visible, nodes, nodes[0]))
+        seen[number, :steps] = visible
+        pose[number, :steps] = pose_features(places[scene].metric[np.where(visible, nodes, nodes[0])])
+        last[number, :steps] = moves
+        blocked[number, 1:steps] = visible[1:] & (nodes[1:] == nodes[:-1])
+        label[number, :steps] = best / np.maximum(best.sum(-1, keepdims=True), 1)
+        left[number, :steps] = remaining
+    parts = (view, goal, seen, pose, last, blocked, label, left)
+    return PathBatch(gallery.images(), *(torch.from_numpy(part) for part in parts))
+
+
+def from_records(places: Sequence[Place], records: Sequence[Record]) -> PathBatch:
+    """Records other than choices."""
+    rows = []
+    for record in records:
+        nodes = path_nodes(places[record.scene].table, record.start, record.moves)
+        best = (np.array(record.best)[:, None] >> np.arange(MOVES + 1) & 1).astype(np.float32)
+        left = np.arange(len(nodes) - 1, -1, -1, dtype=np.float32)
+        seen = np.ones(len(nodes), bool)
+        if record.kind == "sequence":
+            seen[1:] = False
+        if record.kind in ("distance", "inverse", "arrived"):
+            nodes, best, left, seen = nodes[:1], best[:1], left[:1], seen[:1]
+        if record.kind == "distance":
+            best = 0 * best
+        before = np.array([NO_MOVE, *record.moves])[: len(nodes)]
+        rows.append((record.scene, record.goal, nodes, before, seen, best, left))
+    return paths(places, rows)
+
+
+def from_trajectories(places: Sequence[Place], trajectories: Sequence[Trajectory]) -> PathBatch:
+    """What was done, as labels; those of views after the end are zero."""
+    rows = []
+    for own in trajectories:
+        done = [*own.moves, Move.STOP] if own.stopped else list(own.moves)
+        best = np.eye(MOVES + 1, dtype=np.float32)[np.array(done, int)].reshape(len(done), MOVES + 1)
+        nodes = own.nodes[: len(done)]
+        before = np.array([NO_MOVE, *own.moves])[: len(done)]
+        rows.append((own.scene, own.goal, nodes, before, np.ones(len(nodes), bool), best, np.full(len(nodes), -1.0)))
+    return paths(places, rows)
+
+
+def choices(places: Sequence[Place], items: Sequence[Item | Record]) -> ChoiceBatch:
+    """Multiple-choice questions."""
+    gallery = Gallery(places)
+    start = np.array([gallery(item.scene, [item.start])[0] for item in items])
+    end = np.stack([gallery(item.scene, item.ends) for item in items])
+    longest = max(len(path) for item in items for path in item.paths)
+    moves = np.full((*end.shape, longest), NO_MOVE)
+    for number, item in enumerate(items):
+        for option, path in enumerate(item.paths):
+            moves[number, option, : len(path)] = path
+    answer = np.array([item.answer for item in items])
+    return ChoiceBatch(gallery.images(), *(torch.from_numpy(part) for part in (start, end, moves, answer)))

@@ -1,0 +1,217 @@
+"""Distillation: paths of view graphs become supervised records of seven kinds.
+
+    navigate        view by view to the target, then STOP                     (several turns)
+    sequence        all moves at once, from the first view and the target's   (one turn)
+    choose_path     which of four sequences of moves leads to the view        (V2P)
+    choose_view     which of four views a sequence of moves leads to          (P2V), negatives of the same room
+    distance        how many moves two views are apart
+    inverse         which one move led from a view to the next
+    arrived         whether the target has been reached, else how to go on
+
+A record names its room, its start and its moves; images and texts follow from these, so each can be replayed.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from envs.view_planning.lattice import INVERSE, MOVES, Move, arrived
+from envs.view_planning.tasks import CHOICES, Place
+
+from .graph import Router, Trajectory, ViewGraph, path_nodes
+
+KINDS = ("navigate", "sequence", "choose_path", "choose_view", "distance", "inverse", "arrived")
+CHOICE_KINDS = ("choose_path", "choose_view")
+SHARES = (0.5, 0.1, 0.1, 0.1, 0.05, 0.05, 0.1)  # of the kinds
+CAP = 0.15  # share of all moves that one of them should not go beyond
+
+
+@dataclass(frozen=True)
+class Record:
+    """One supervised example.
+
+    `moves` lead from `start` to `goal`; a "sequence", "distance" or "inverse" shows only the ends of the path. For the
+    two choices `ends` and `paths` are the options, `paths[i]` leading to `ends[i]`, and `answer` is the right one.
+    """
+
+    kind: str
+    scene: int
+    start: int
+    goal: int
+    moves: tuple[int, ...]
+    best: tuple[int, ...] = ()  # of every view of the path: all moves on a shortest way, as bits
+    ends: tuple[int, ...] = ()
+    paths: tuple[tuple[int, ...], ...] = ()
+    answer: int = 0
+
+
+class Sampler:
+    """Draws records from the graph of a room.
+
+    Args:
+        place: the room.
+        graph: its view graph.
+        walk: paths are random walks of the graph and their own moves the labels, as in the paper's code; False: the
+            shortest ways, and everything that lies on one is right.
+        longest: of a path, moves.
+    """
+
+    def __init__(self, place: Place, graph: ViewGraph, walk: bool = False, longest: int = 12) -> None:
+        self.place, self.walk, self.longest = place, walk, longest
+        self.router = Router(graph)
+        self.metric = place.metric[self.router.nodes]
+        self.degree = (self.router.forward != np.arange(len(graph))[:, None]).sum(1)
+        self.usable = np.flatnonzero(self.degree > 0)
+
+    def path(
+        self, rng: np.random.Generator, length: tuple[int, int], used: np.ndarray
+    ) -> tuple[list[int], list[int], list[int]] | None:
+        """Places, moves and the best at every place of a path between random nodes; None: this draw has none.
+
+        Args:
+            used: how often each move was used so far; where several are right the rarest is taken.
+        """
+        if not len(self.usable):
+            return None
+        if self.walk:
+            return self._walk(rng, length)
+        goal = int(rng.choice(self.usable))
+        labels = self.router.labels([goal])
+        labels.best[:, Move.STOP] |= arrived(self.metric, self.metric[goal])  # there, though a move would be nearer
+        wanted = int(rng.integers(length[0], length[1] + 1))
+        far = np.flatnonzero(labels.left == min(wanted, int(labels.left.max())))
+        if not len(far) or labels.left[far[0]] < length[0]:
+            return None
+        at = int(rng.choice(far))
+        places, moves, best = [at], [], []
+        while labels.left[at]:
+            right = np.flatnonzero(labels.best[at, :MOVES])
+            share = 1.0 / (1.0 + used[right])
+            move = int(rng.choice(right, p=share / share.sum()))
+            best.append(bits(labels.best[at]))
+            at = int(self.router.forward[at, move])
+            places.append(at)
+            moves.append(move)
+        return places, moves, [*best, bits(labels.best[at])]
+
+    def _walk(self, rng: np.random.Generator, length: tuple[int, int]) -> tuple[list[int], list[int], list[int]] | None:
+        start = int(rng.choice(self.usable))
+        _, moves = self._from(rng, start, int(rng.integers(length[0], length[1] + 1)))
+        if len(moves) < length[0]:
+            return None
+        places = path_nodes(self.router.forward, start, moves).tolist()
+        return places, list(moves), [1 << move for move in (*moves, Move.STOP)]
+
+    def record(self, rng: np.random.Generator, kind: str, used: np.ndarray) -> Record | None:
+        """One record of a kind; None: this draw has none."""
+        if kind in CHOICE_KINDS:
+            return self.choice(rng, kind)
+        shortest = {"inverse": (1, 1), "arrived": (0, 2)}.get(kind, (1, self.longest))
+        found = self.path(rng, shortest, used)
+        if found is None:
+            return None
+        places, moves, best = found
+        nodes = self.router.nodes[places]
+        start, goal = int(nodes[0]), int(nodes[-1])
+        if start == goal and kind != "arrived":
+            return None
+        return Record(kind, self.place.index, start, goal, tuple(moves), tuple(best))
+
+    def choice(self, rng: np.random.Generator, kind: str) -> Record | None:
+        """A multiple-choice record: four random walks of the graph from one node, of one length, to different ends."""
+        at, length = int(rng.choice(self.usable)), int(rng.integers(1, self.longest // 2 + 1))
+        options: dict[int, tuple[int, ...]] = {}
+        for _ in range(4 * CHOICES):
+            end, moves = self._from(rng, at, length)
+            if len(moves) == length and end != at:
+                options.setdefault(int(self.router.nodes[end]), moves)
+            if len(options) == CHOICES:
+                answer = int(rng.integers(CHOICES))
+                ends, paths = tuple(options), tuple(options.values())
+                start = int(self.router.nodes[at])
+                return Record(kind, self.place.index, start, ends[answer], paths[answer], (), ends, paths, answer)
+        return None
+
+    def _from(self, rng: np.random.Generator, at: int, length: int) -> tuple[int, tuple[int, ...]]:
+        """Where a random walk of the graph ends, and its moves."""
+        moves: list[int] = []
+        for _ in range(length):
+            possible = np.flatnonzero(self.router.forward[at] != at)
+            if moves:
+                possible = possible[possible != INVERSE[moves[-1]]]
+            if not len(possible):
+                break
+            moves.append(int(rng.choice(possible)))
+            at = int(self.router.forward[at, moves[-1]])
+        return at, tuple(moves)
+
+
+def bits(best: np.ndarray) -> int:
+    """Booleans (MOVES + 1,) as one number."""
+    return int((best << np.arange(MOVES + 1)).sum())
+
+
+def single_graphs(trajectories: Sequence[Trajectory], reverse: bool) -> list[ViewGraph]:
+    """A graph of each trajectory alone: what hindsight relabelling has."""
+    out = []
+    for trajectory in trajectories:
+        graph = ViewGraph(reverse)
+        graph.add(trajectory.nodes, trajectory.moves)
+        out.append(graph)
+    return out
+
+
+def successes(places: Sequence[Place], trajectories: Sequence[Trajectory], count: int, seed: int) -> list[Record]:
+    """Records of what succeeded and of nothing else: whole episodes as they were, and choices between their parts.
+
+    Empty where nothing has succeeded.
+    """
+    good = [own for own in trajectories if own.success and len(own.moves)]
+    if not good:
+        return []
+    rng = np.random.default_rng(seed)
+    out = []
+    for index in rng.integers(len(good), size=count):
+        own = good[index]
+        best = tuple(1 << int(move) for move in (*own.moves, Move.STOP))
+        out.append(
+            Record("navigate", own.scene, int(own.nodes[0]), int(own.nodes[-1]), tuple(map(int, own.moves)), best)
+        )
+    graphs: dict[int, ViewGraph] = {}
+    for own in good:
+        graphs.setdefault(own.scene, ViewGraph()).add(own.nodes, own.moves)
+    samplers = [Sampler(places[scene], graph) for scene, graph in graphs.items()]
+    shares = [float(kind in CHOICE_KINDS) for kind in KINDS]
+    return out + list(distil(samplers, max(1, count // 4), seed, shares))
+
+
+def distil(samplers: Sequence[Sampler], count: int, seed: int, shares: Sequence[float] = SHARES) -> Iterator[Record]:
+    """`count` records from samplers drawn at random; moves are balanced.
+
+    A record is put back while one of its moves has more than `CAP` of all moves so far and is its most frequent one.
+
+    Raises:
+        ValueError: the graphs hold no path.
+    """
+    rng = np.random.default_rng(seed)
+    used = np.zeros(MOVES + 1)
+    kinds = rng.choice(len(KINDS), count, p=np.asarray(shares) / np.sum(shares))
+    sizes = np.array([len(sampler.usable) for sampler in samplers], float)
+    if not sizes.sum():
+        raise ValueError("the view graphs hold no edge; explore with more rollouts")
+    for kind in kinds:
+        for attempt in range(400):
+            sampler = samplers[int(rng.choice(len(samplers), p=sizes / sizes.sum()))]
+            record = sampler.record(rng, KINDS[kind], used)
+            if record is None:
+                continue
+            if attempt < 20 and record.moves:
+                common = np.bincount(record.moves, minlength=MOVES).argmax()
+                if used[common] > CAP * max(used.sum(), 200):
+                    continue
+            used += np.bincount(record.moves, minlength=MOVES + 1)
+            yield record
+            break
+        else:
+            raise ValueError(f"the view graphs hold no path for records of kind {KINDS[kind]!r}; explore more")

@@ -1,0 +1,167 @@
+"""Supervised training of the agent: distilled records, or the transitions of length one and two of the base agent."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from envs.view_planning.tasks import Place
+
+from .agent import ChoiceBatch, PathBatch, ViewAgent
+from .batch import choices, from_records
+from .distill import CHOICE_KINDS, Record
+
+LEFT_WEIGHT, LEFT_UNIT = 0.1, 5.0  # of the moves that are left: weight of the error, and moves
+VALIDATED = 4  # batches
+
+
+def path_loss(agent: ViewAgent, batch: PathBatch) -> tuple[Tensor, dict[str, Tensor]]:
+    """Cross-entropy of what is best, and the error of the moves that are left."""
+    hidden = agent(batch)
+    logits = agent.move(hidden)
+    asked = batch.label.sum(-1) > 0
+    entropy = -(batch.label * logits.log_softmax(-1)).sum(-1)
+    move = entropy[asked].mean() if asked.any() else entropy.sum() * 0
+    known = batch.left >= 0
+    off = nn.functional.smooth_l1_loss(
+        agent.moves_left(hidden).squeeze(-1)[known], batch.left[known] / LEFT_UNIT, reduction="sum"
+    )
+    off = off / known.sum().clamp_min(1)
+    right = torch.take_along_dim(batch.label, logits.argmax(-1, keepdim=True), -1).squeeze(-1) > 0
+    accuracy = right[asked].float().mean() if asked.any() else entropy.sum() * 0
+    return move + LEFT_WEIGHT * off, {"move": move.detach(), "left": off.detach(), "move_accuracy": accuracy}
+
+
+def choice_loss(agent: ViewAgent, batch: ChoiceBatch) -> tuple[Tensor, dict[str, Tensor]]:
+    """Cross-entropy of P2V and V2P; every option is asked for once, since all options lead somewhere."""
+    p2v, v2p = agent.scores(batch)
+    count, choices = batch.end.shape
+    own = torch.arange(choices, device=p2v.device).expand(count, -1)
+    loss = nn.functional.cross_entropy(p2v, own) + nn.functional.cross_entropy(v2p.transpose(1, 2), own)
+    rows = torch.arange(count, device=p2v.device)
+    right = {
+        "p2v": p2v[rows, :, batch.answer].argmax(-1) == batch.answer,
+        "v2p": v2p[rows, batch.answer].argmax(-1) == batch.answer,
+    }
+    return loss, {name: value.float().mean() for name, value in right.items()}
+
+
+class Distillation(pl.LightningModule):
+    """Fits the agent by AdamW with a cosine schedule.
+
+    Args:
+        agent: in any state.
+        learning_rate: at the beginning, after a warm-up; it falls to a hundredth.
+        steps: of the whole training.
+    """
+
+    WARMUP, FLOOR = 30, 0.01
+
+    def __init__(self, agent: ViewAgent, learning_rate: float, steps: int) -> None:
+        super().__init__()
+        self.agent, self.learning_rate, self.steps = agent, learning_rate, steps
+
+    def training_step(self, batch: tuple[PathBatch, ChoiceBatch], batch_idx: int) -> Tensor:
+        path, figures = path_loss(self.agent, batch[0])
+        choice, more = choice_loss(self.agent, batch[1])
+        self.log_dict({f"train/{name}": value for name, value in (figures | more).items()}, batch_size=1)
+        loss = path + choice
+        self.log("train/loss", loss, prog_bar=True, batch_size=1)
+        return loss
+
+    def validation_step(self, batch: tuple[PathBatch, ChoiceBatch], batch_idx: int) -> None:
+        path, figures = path_loss(self.agent, batch[0])
+        choice, more = choice_loss(self.agent, batch[1])
+        own = {f"val/{name}": value for name, value in (figures | more).items()}
+        self.log_dict(own | {"val/loss": path + choice}, batch_size=1, sync_dist=True)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=1e-4)
+
+        def factor(step: int) -> float:
+            fall = 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps)))
+            return min(1.0, (step + 1) / self.WARMUP) * (self.FLOOR + (1 - self.FLOOR) * fall)
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class _Batches(Dataset):
+    """Item i is the batch of step i of an epoch, a function of (seed, epoch, i, rank) alone."""
+
+    def __init__(self, owner: "RecordData", epoch: int, rank: int) -> None:
+        self.owner, self.epoch, self.rank = owner, epoch, rank
+
+    def __len__(self) -> int:
+        return self.owner.steps_per_epoch
+
+    def __getitem__(self, index: int) -> tuple[PathBatch, ChoiceBatch]:
+        rng = np.random.default_rng([self.owner.seed, self.epoch, index, self.rank])
+        return self.owner.batch(self.owner.train, rng)
+
+
+class RecordData(pl.LightningDataModule):
+    """Batches of records.
+
+    Args:
+        places: training rooms, by index.
+        train: records.
+        validation: rooms and records of others, for a number of the metrics; empty: none.
+        batch_size: paths a step and process; with half as many choices.
+        steps_per_epoch: of training.
+        seed: of the choice of records.
+        num_workers: loader processes; 0: the main process.
+    Raises:
+        ValueError: records of one sort are missing.
+    """
+
+    def __init__(
+        self, places: Sequence[Place], train: Sequence[Record], validation: tuple[Sequence[Place], Sequence[Record]],
+        batch_size: int, steps_per_epoch: int, seed: int, num_workers: int = 0,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.batch_size, self.steps_per_epoch, self.seed, self.num_workers = (
+            batch_size,
+            steps_per_epoch,
+            seed,
+            num_workers,
+        )
+        self.train, self.validation = _sorted(places, train), _sorted(*validation)
+
+    def batch(self, own: "_Sorted", rng: np.random.Generator) -> tuple[PathBatch, ChoiceBatch]:
+        """Records drawn at random."""
+        some = [own.paths[i] for i in rng.integers(len(own.paths), size=self.batch_size)]
+        others = [own.choices[i] for i in rng.integers(len(own.choices), size=max(1, self.batch_size // 2))]
+        return from_records(own.places, some), choices(own.places, others)
+
+    def train_dataloader(self) -> DataLoader:
+        assert self.trainer is not None
+        # `current_epoch` is stale when a resumed run asks for the first time.
+        epoch: int = self.trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
+        return DataLoader(
+            _Batches(self, epoch, self.trainer.global_rank), batch_size=None, num_workers=self.num_workers
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        rng = np.random.default_rng(self.seed)
+        batches = [self.batch(self.validation, rng) for _ in range(VALIDATED)]
+        return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
+
+
+class _Sorted(NamedTuple):
+    places: Sequence[Place]
+    paths: list[Record]
+    choices: list[Record]
+
+
+def _sorted(places: Sequence[Place], records: Sequence[Record]) -> _Sorted:
+    choice = [record for record in records if record.kind in CHOICE_KINDS]
+    path = [record for record in records if record.kind not in CHOICE_KINDS]
+    if not choice or not path:
+        raise ValueError(f"there are {len(path)} paths and {len(choice)} choices; training needs both")
+    return _Sorted(places, path, choice)

@@ -1,0 +1,321 @@
+"""The job of view planning: a base agent, then explore -> graph -> distil -> train, again and again, and the verdict.
+
+Every phase leaves a file that is whole or not there, in a folder of its iteration; a killed job goes on with the first
+phase whose file is missing.
+
+    base/agent.pt                       trained on random transitions of one and two moves
+    iteration_<i>/explore/*.npz         every trajectory;  explored.pt the agent after reinforcement
+    iteration_<i>/graphs/room_<k>.npz   the view graphs
+    iteration_<i>/records.json          distilled records
+    iteration_<i>/agent.pt, scores.json the agent after supervised training, and its scores on development rooms
+    agent.pt, summary.json              the last one, and its scores on test rooms
+"""
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from rich.console import Console
+
+from envs.view_planning.tasks import Distances, Place
+
+from ..checkpoint import describe, read_checkpoint
+from ..cli import PhaseClock
+from ..config import to_plain
+from ..errors import UserError
+from ..files import atomic_write
+from ..parallel import core_count
+from ..pipeline import open_run
+from ..scores import provenance, view_table
+from ..trainer import fit_or_continue, make_trainer
+from ..validate import validate_views
+from .agent import ViewAgent
+from .config import ViewRunConfig, env_arguments, from_plain
+from .distill import Record, Sampler, distil, single_graphs, successes
+from .explore import episodes, run, sampled
+from .graph import Trajectory, ViewGraph, load_trajectories, path_nodes, save_trajectories
+from .judge import evaluate, questions, random_moves
+from .learn import Distillation, RecordData
+from .reinforce import Reinforcement, RolloutData
+
+FORMAT = 1  # of agent.pt; raised whenever old files can no longer be read
+VIEWS = Path("data/view_planning")  # rendered views, shared by all runs
+DEV_EPISODES, DEV_ITEMS = 100, 100
+BASE_MOVES, ORIGINS, WALKS = 2, 100, 8  # of random transitions: longest, origins a room, walks from each
+HELD, HELD_MOVES = 400, 6  # records of development rooms for validation, and the most moves they are about
+
+
+def save_agent(path: Path, agent: ViewAgent, config: ViewRunConfig) -> None:
+    """Weights and what they are of, atomically."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    weights = {name: value.cpu() for name, value in agent.state_dict().items()}
+    torch.save({"view_agent": FORMAT, "config": to_plain(config), "weights": weights}, temporary)
+    temporary.replace(path)
+
+
+def load_weights(path: Path, agent: ViewAgent) -> ViewAgent:
+    """The agent with the weights of a file.
+
+    Raises:
+        UserError: no such file, or not one of such an agent.
+    """
+    if not path.is_file():
+        raise UserError(f"no agent at {path}; train one: python train.py env=view_planning view=graph_distillation")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if content["view_agent"] != FORMAT:
+            raise UserError(f"{path} has format {content['view_agent']}, this version reads {FORMAT}; train it again")
+        agent.load_state_dict(content["weights"])
+    except UserError:
+        raise
+    except Exception as error:  # torch raises many types for damaged files
+        reason = (str(error).splitlines() or [""])[0]
+        raise UserError(f"{path} is damaged or not the agent of this configuration ({reason})") from error
+    return agent
+
+
+def make_agent(config: ViewRunConfig) -> ViewAgent:
+    """With fresh seeded weights."""
+    torch.manual_seed(config.seed)
+    return ViewAgent(config.env.image_size, pose=config.view.pose)
+
+
+def rooms(config: ViewRunConfig, split: str, count: int) -> list[Place]:
+    """Rooms of a split. Raises UserError for one that cannot be."""
+    own = env_arguments(config.env)
+    try:
+        made = [Place(split, i, own["image_size"], (own["pieces"][0], own["pieces"][1]), VIEWS) for i in range(count)]
+        for place in made:
+            _ = place.room.starts
+    except ValueError as error:
+        raise UserError(f"env: {error}") from error
+    return made
+
+
+def distances(config: ViewRunConfig) -> Distances:
+    return Distances((config.env.moves[0], config.env.moves[1]))
+
+
+class Job:
+    """One run."""
+
+    def __init__(self, config: ViewRunConfig, folder: Path, console: Console) -> None:
+        self.config, self.folder, self.console = config, folder, console
+        self.train, self.dev = rooms(config, "train", config.env.rooms), rooms(config, "dev", config.env.dev_rooms)
+        self.agent = make_agent(config)
+        rng = np.random.default_rng(config.seed)
+        samplers = [Sampler(place, transitions(place, rng, HELD_MOVES)) for place in self.dev]
+        self.validation = (self.dev, list(distil(samplers, HELD, config.seed)))
+
+    def fit(self, records: Sequence[Record], where: Path, epochs: int, seed: int) -> None:
+        """Supervised training of the agent on records of the training rooms."""
+        trainer = replace(self.config.trainer, epochs=epochs)
+        module = Distillation(self.agent, trainer.learning_rate, epochs * trainer.steps_per_epoch)
+        data = RecordData(self.train, records, self.validation, trainer.batch_size, trainer.steps_per_epoch, seed)
+        self._lightning(module, data, where, replace(self.config, trainer=trainer), "val/loss")
+
+    def reinforce(self, where: Path, seed: int) -> None:
+        """Rounds of reinforcement; their trajectories stay in the folder."""
+        view = self.config.view
+        group = view.group if view.reinforcement == "grpo" else 1
+        trainer = replace(self.config.trainer, epochs=view.rounds, steps_per_epoch=1_000_000, ema=0.0)
+        module = Reinforcement(self.agent, trainer.rl_learning_rate, group)
+        data = RolloutData(
+            self.agent, self.train, view.rollouts // view.rounds, group, distances(self.config), trainer.batch_size,
+            seed, where / "explore",
+        )  # fmt: skip
+        self._lightning(module, data, where / "reinforcement", replace(self.config, trainer=trainer), "rl/loss")
+
+    def _lightning(
+        self, module: pl.LightningModule, data: pl.LightningDataModule, where: Path, config: ViewRunConfig, monitor: str
+    ) -> None:
+        where.mkdir(parents=True, exist_ok=True)
+        run_id = json.loads((self.folder / "run.json").read_text())["id"]
+        phase = "-".join(where.relative_to(self.folder).parts)
+        module.train()
+        lightning = make_trainer(config, where, f"{run_id}-{phase}", describe(to_plain(config)), monitor, [])
+        fit_or_continue(lightning, module, data, where, self.console)
+        last = read_checkpoint(where / "checkpoints/last.ckpt")  # with the averaged weights, where there are any
+        weights = {k.removeprefix("agent."): v for k, v in last["state_dict"].items() if k.startswith("agent.")}
+        self.agent.load_state_dict(weights)
+        self.agent.cpu()
+
+    def base(self) -> None:
+        """An agent that knows what one move or two do, and has never planned."""
+        path, view = self.folder / "base/agent.pt", self.config.view
+        if not path.exists():
+            if view.init is not None:
+                load_weights(Path(view.init), self.agent)
+            else:
+                rng = np.random.default_rng([self.config.seed, 1])
+                samplers = [
+                    Sampler(place, transitions(place, rng, BASE_MOVES), walk=True, longest=BASE_MOVES)
+                    for place in self.train
+                ]
+                records = list(distil(samplers, view.records, self.config.seed))
+                self.fit(records, self.folder / "base", self.config.trainer.base_epochs, self.config.seed)
+            save_agent(path, self.agent, self.config)
+        load_weights(path, self.agent)
+
+    def explore(self, number: int) -> list[Trajectory]:
+        """Phase 1: trajectories of an iteration; with reinforcement the agent changes meanwhile."""
+        view, where = self.config.view, self._where(number)
+        explored, seed = where / "explored.pt", self.config.seed * 100 + number
+        if not explored.exists():
+            if view.explore == "policy" and view.reinforcement != "none":
+                self.reinforce(where, seed)
+            else:
+                tasks = episodes(self.train, view.rollouts, seed, distances(self.config))
+                if view.explore == "random":
+                    found = random_moves(self.train, tasks, seed)
+                else:
+                    found = run(self.agent, self.train, tasks, sampled(torch.Generator().manual_seed(seed)))
+                save_trajectories(where / "explore/epoch_0.npz", found)
+            save_agent(explored, self.agent, self.config)
+        load_weights(explored, self.agent)
+        return [own for path in sorted((where / "explore").glob("epoch_*.npz")) for own in load_trajectories(path)]
+
+    def graphs(self, number: int, found: Sequence[Trajectory]) -> list[ViewGraph]:
+        """Phase 2: the view graph of every room, with what was found until now."""
+        view, where, out = self.config.view, self._where(number), []
+        for place in self.train:
+            path = where / f"graphs/room_{place.index}.npz"
+            if not path.exists():
+                before = self._where(number - 1) / path.relative_to(where)
+                known = view.persistent and number > 1
+                graph = ViewGraph.load(before, place.table) if known else ViewGraph(view.reverse)
+                for own in found:
+                    if own.scene == place.index:
+                        graph.add(own.nodes, own.moves)
+                graph.save(path)
+            out.append(ViewGraph.load(path, place.table))
+        return out
+
+    def records(self, number: int, graphs: Sequence[ViewGraph]) -> list[Record]:
+        """Phase 3: distilled records."""
+        view, path = self.config.view, self._where(number) / "records.json"
+        if not path.exists():
+            seed = self.config.seed * 100 + number
+            first = 1 if view.persistent else number
+            every = [own for before in range(first, number + 1) for own in self._trajectories(before)]
+            if view.learn == "success":
+                made = successes(self.train, every, view.records, seed)
+            else:
+                owners: Sequence[tuple[Place, ViewGraph]]
+                if view.learn == "graph":
+                    owners = list(zip(self.train, graphs, strict=True))
+                else:  # hindsight
+                    alone = single_graphs(every, view.reverse)
+                    owners = [(self.train[own.scene], graph) for own, graph in zip(every, alone, strict=True)]
+                samplers = [Sampler(place, graph, view.walk, view.longest) for place, graph in owners]
+                made = list(distil(samplers, view.records, seed))
+            atomic_write(path, json.dumps([asdict(record) for record in made]).encode())
+        return [Record(**_tuples(record)) for record in json.loads(path.read_text())]
+
+    def iteration(self, number: int) -> None:
+        """All phases of one."""
+        where, view = self._where(number), self.config.view
+        found = self.explore(number)
+        graphs = self.graphs(number, found) if view.learn == "graph" else []
+        path = where / "agent.pt"
+        if not path.exists():
+            if view.learn != "none":
+                records = self.records(number, graphs)
+                if records:
+                    self.fit(records, where / "distilled", self.config.trainer.epochs, self.config.seed * 100 + number)
+                else:
+                    self.console.print(
+                        "nothing has succeeded yet: there is nothing to learn from, the agent stays as it is"
+                    )
+            save_agent(path, self.agent, self.config)
+        load_weights(path, self.agent)
+        if not (where / "scores.json").exists():
+            scores = self.judge(self.dev, DEV_EPISODES, DEV_ITEMS, 2_600_000)
+            scores["explored_success"] = float(np.mean([own.success for own in found]))
+            scores["graphs"] = _mean(
+                [graph.statistics(place.room.starts) for graph, place in zip(graphs, self.train, strict=False)]
+            )
+            atomic_write(where / "scores.json", json.dumps(scores).encode())
+
+    def judge(self, places: Sequence[Place], count: int, items: int, seed: int) -> dict[str, Any]:
+        """Scores on rooms: `count` episodes and `items` questions in all."""
+        each = -(-count // len(places))
+        return evaluate(
+            self.agent, places, episodes(places, each, seed, distances(self.config)), questions(places, items, seed)
+        )
+
+    def _trajectories(self, number: int) -> list[Trajectory]:
+        paths = sorted((self._where(number) / "explore").glob("epoch_*.npz"))
+        return [own for path in paths for own in load_trajectories(path)]
+
+    def _where(self, number: int) -> Path:
+        return self.folder / f"iteration_{number}"
+
+
+def transitions(place: Place, rng: np.random.Generator, longest: int) -> ViewGraph:
+    """A graph of random walks of `longest` moves from random poses of a room."""
+    graph = ViewGraph()
+    anywhere = np.flatnonzero(np.any([away >= 0 for away in place.from_starts.values()], axis=0))
+    for start in rng.choice(anywhere, ORIGINS).repeat(WALKS):
+        moves = place.walk(rng, int(start), longest)
+        graph.add(path_nodes(place.table, int(start), moves), moves)
+    return graph
+
+
+def _tuples(record: dict[str, Any]) -> dict[str, Any]:
+    def plain(value: Any) -> Any:
+        return tuple(plain(part) for part in value) if isinstance(value, list) else value
+
+    return {key: plain(value) for key, value in record.items()}
+
+
+def _mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]} if rows else {}
+
+
+def view_job(config: ViewRunConfig) -> Path:
+    """All phases of a run; returns the path of its summary.json. A finished run is reported, not repeated."""
+    validate_views(config)
+    console = Console()
+    folder, summary = open_run(config, from_plain)
+    path = folder / "summary.json"
+    if summary is not None:
+        console.print(f"{folder} is finished; overwrite=true makes it again, name=... makes another")
+        console.print(view_table(summary["scores"], config.name))
+        return path
+    torch.set_num_threads(config.trainer.threads or core_count())
+    clock = PhaseClock()
+    job = Job(config, folder, console)
+    clock.lap("rooms")
+    job.base()
+    clock.lap("base agent")
+    scores: dict[str, Any] = {}
+    for number in range(1, config.view.iterations + 1):
+        begin = time.perf_counter()
+        job.iteration(number)
+        clock.lap("iterations")
+        own = json.loads((folder / f"iteration_{number}/scores.json").read_text())
+        scores[f"iteration {number}, dev"] = own
+        console.print(f"iteration {number}: {100 * own['success']:.0f} % on development rooms, "
+                      f"{time.perf_counter() - begin:.0f} s")  # fmt: skip
+    save_agent(folder / "agent.pt", job.agent, config)
+    evaluation = config.evaluation
+    test = rooms(config, "test", config.env.test_rooms)
+    scores = {"trained": job.judge(test, evaluation.episodes, evaluation.items, evaluation.seed), **scores}
+    clock.lap("evaluation")
+    parameters = sum(parameter.numel() for parameter in job.agent.parameters())
+    summary = {**provenance([config.seed]), "name": config.name, "scores": scores, "parameters": parameters}
+    summary["seconds"] = {phase: round(value, 1) for phase, value in clock.seconds.items()}
+    atomic_write(path, json.dumps(summary, indent=2).encode())
+    console.print(view_table(scores, config.name))
+    console.print("seconds: " + ", ".join(f"{phase} {value:.0f}" for phase, value in summary["seconds"].items()))
+    console.print(f"written to {folder}")
+    return path
