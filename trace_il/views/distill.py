@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from envs.view_planning.env import BUDGET
 from envs.view_planning.lattice import INVERSE, MOVES, Move, arrived
 from envs.view_planning.tasks import CHOICES, Place
 
@@ -24,6 +25,7 @@ from .graph import Router, Trajectory, ViewGraph, path_nodes
 KINDS = ("navigate", "sequence", "choose_path", "choose_view", "distance", "inverse", "arrived")
 CHOICE_KINDS = ("choose_path", "choose_view")
 SHARES = (0.5, 0.1, 0.1, 0.1, 0.05, 0.05, 0.1)  # of the kinds
+ASTRAY = 0.5  # share of paths to navigate that begin with a part of a trajectory
 CAP = 0.15  # share of all moves that one of them should not go beyond
 
 
@@ -52,25 +54,34 @@ class Sampler:
     Args:
         place: the room.
         graph: its view graph.
+        trajectories: of the room. Half of the paths to navigate begin with a part of one: an agent that has gone
+            astray, or bumped into something, must find its way too, and the graph knows what is best at every node.
         walk: paths are random walks of the graph and their own moves the labels, as in the paper's code; False: the
             shortest ways, and everything that lies on one is right.
         longest: of a path, moves.
     """
 
-    def __init__(self, place: Place, graph: ViewGraph, walk: bool = False, longest: int = 12) -> None:
+    def __init__(
+        self, place: Place, graph: ViewGraph, trajectories: Sequence[Trajectory] = (), walk: bool = False,
+        longest: int = 12,
+    ) -> None:  # fmt: skip
         self.place, self.walk, self.longest = place, walk, longest
+        self.trajectories = [own for own in trajectories if len(own.moves)]
         self.router = Router(graph)
+        self.index = graph.index
         self.metric = place.metric[self.router.nodes]
         self.degree = (self.router.forward != np.arange(len(graph))[:, None]).sum(1)
         self.usable = np.flatnonzero(self.degree > 0)
 
     def path(
-        self, rng: np.random.Generator, length: tuple[int, int], used: np.ndarray
+        self, rng: np.random.Generator, length: tuple[int, int], used: np.ndarray, astray: bool = False
     ) -> tuple[list[int], list[int], list[int]] | None:
         """Places, moves and the best at every place of a path between random nodes; None: this draw has none.
 
         Args:
+            length: fewest and most moves of the shortest way.
             used: how often each move was used so far; where several are right the rarest is taken.
+            astray: the path begins with a part of a trajectory.
         """
         if not len(self.usable):
             return None
@@ -79,12 +90,24 @@ class Sampler:
         goal = int(rng.choice(self.usable))
         labels = self.router.labels([goal])
         labels.best[:, Move.STOP] |= arrived(self.metric, self.metric[goal])  # there, though a move would be nearer
-        wanted = int(rng.integers(length[0], length[1] + 1))
-        far = np.flatnonzero(labels.left == min(wanted, int(labels.left.max())))
-        if not len(far) or labels.left[far[0]] < length[0]:
-            return None
-        at = int(rng.choice(far))
-        places, moves, best = [at], [], []
+        places: list[int] = []
+        moves: list[int] = []
+        if astray:
+            own = self.trajectories[int(rng.integers(len(self.trajectories)))]
+            first, last = np.sort(rng.integers(len(own.nodes), size=2))
+            places = [self.index[int(node)] for node in own.nodes[first : last + 1]]
+            moves = [int(move) for move in own.moves[first:last]]
+            left = labels.left[places[-1]]
+            if left < 0 or len(moves) + left > BUDGET:
+                return None
+        else:
+            wanted = int(rng.integers(length[0], length[1] + 1))
+            far = np.flatnonzero(labels.left == min(wanted, int(labels.left.max())))
+            if not len(far) or labels.left[far[0]] < length[0]:
+                return None
+            places = [int(rng.choice(far))]
+        best = [bits(labels.best[place]) for place in places[:-1]]
+        at = places[-1]
         while labels.left[at]:
             right = np.flatnonzero(labels.best[at, :MOVES])
             share = 1.0 / (1.0 + used[right])
@@ -108,7 +131,8 @@ class Sampler:
         if kind in CHOICE_KINDS:
             return self.choice(rng, kind)
         shortest = {"inverse": (1, 1), "arrived": (0, 2)}.get(kind, (1, self.longest))
-        found = self.path(rng, shortest, used)
+        astray = kind == "navigate" and len(self.trajectories) > 0 and rng.random() < ASTRAY
+        found = self.path(rng, shortest, used, astray)
         if found is None:
             return None
         places, moves, best = found
@@ -162,28 +186,16 @@ def single_graphs(trajectories: Sequence[Trajectory], reverse: bool) -> list[Vie
     return out
 
 
-def successes(places: Sequence[Place], trajectories: Sequence[Trajectory], count: int, seed: int) -> list[Record]:
-    """Records of what succeeded and of nothing else: whole episodes as they were, and choices between their parts.
-
-    Empty where nothing has succeeded.
-    """
+def successes(trajectories: Sequence[Trajectory], count: int, seed: int) -> list[Record]:
+    """Records of what succeeded and of nothing else: whole episodes as they were. Empty where nothing has succeeded."""
     good = [own for own in trajectories if own.success and len(own.moves)]
-    if not good:
-        return []
     rng = np.random.default_rng(seed)
     out = []
-    for index in rng.integers(len(good), size=count):
-        own = good[index]
-        best = tuple(1 << int(move) for move in (*own.moves, Move.STOP))
-        out.append(
-            Record("navigate", own.scene, int(own.nodes[0]), int(own.nodes[-1]), tuple(map(int, own.moves)), best)
-        )
-    graphs: dict[int, ViewGraph] = {}
-    for own in good:
-        graphs.setdefault(own.scene, ViewGraph()).add(own.nodes, own.moves)
-    samplers = [Sampler(places[scene], graph) for scene, graph in graphs.items()]
-    shares = [float(kind in CHOICE_KINDS) for kind in KINDS]
-    return out + list(distil(samplers, max(1, count // 4), seed, shares))
+    for index in rng.integers(len(good), size=count) if good else ():
+        own, moves = good[index], tuple(map(int, good[index].moves))
+        best = tuple(1 << move for move in (*moves, int(Move.STOP)))
+        out.append(Record("navigate", own.scene, int(own.nodes[0]), int(own.nodes[-1]), moves, best))
+    return out
 
 
 def distil(samplers: Sequence[Sampler], count: int, seed: int, shares: Sequence[float] = SHARES) -> Iterator[Record]:

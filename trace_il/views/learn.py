@@ -16,6 +16,7 @@ from .agent import ChoiceBatch, PathBatch, ViewAgent
 from .batch import choices, from_records
 from .distill import CHOICE_KINDS, Record
 
+Batch = tuple[PathBatch] | tuple[PathBatch, ChoiceBatch]
 LEFT_WEIGHT, LEFT_UNIT = 0.1, 5.0  # of the moves that are left: weight of the error, and moves
 VALIDATED = 4  # batches
 
@@ -66,19 +67,23 @@ class Distillation(pl.LightningModule):
         super().__init__()
         self.agent, self.learning_rate, self.steps = agent, learning_rate, steps
 
-    def training_step(self, batch: tuple[PathBatch, ChoiceBatch], batch_idx: int) -> Tensor:
-        path, figures = path_loss(self.agent, batch[0])
-        choice, more = choice_loss(self.agent, batch[1])
-        self.log_dict({f"train/{name}": value for name, value in (figures | more).items()}, batch_size=1)
-        loss = path + choice
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss, figures = self._loss(batch)
+        self.log_dict({f"train/{name}": value for name, value in figures.items()}, batch_size=1)
         self.log("train/loss", loss, prog_bar=True, batch_size=1)
         return loss
 
-    def validation_step(self, batch: tuple[PathBatch, ChoiceBatch], batch_idx: int) -> None:
-        path, figures = path_loss(self.agent, batch[0])
-        choice, more = choice_loss(self.agent, batch[1])
-        own = {f"val/{name}": value for name, value in (figures | more).items()}
-        self.log_dict(own | {"val/loss": path + choice}, batch_size=1, sync_dist=True)
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        loss, figures = self._loss(batch)
+        own = {f"val/{name}": value for name, value in figures.items()}
+        self.log_dict(own | {"val/loss": loss}, batch_size=1, sync_dist=True)
+
+    def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, figures = path_loss(self.agent, batch[0])
+        if len(batch) > 1:
+            choice, more = choice_loss(self.agent, batch[1])
+            loss, figures = loss + choice, figures | more
+        return loss, figures
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=1e-4)
@@ -100,7 +105,7 @@ class _Batches(Dataset):
     def __len__(self) -> int:
         return self.owner.steps_per_epoch
 
-    def __getitem__(self, index: int) -> tuple[PathBatch, ChoiceBatch]:
+    def __getitem__(self, index: int) -> Batch:
         rng = np.random.default_rng([self.owner.seed, self.epoch, index, self.rank])
         return self.owner.batch(self.owner.train, rng)
 
@@ -112,12 +117,12 @@ class RecordData(pl.LightningDataModule):
         places: training rooms, by index.
         train: records.
         validation: rooms and records of others, for a number of the metrics; empty: none.
-        batch_size: paths a step and process; with half as many choices.
+        batch_size: paths a step and process; with half as many choices, where there are any.
         steps_per_epoch: of training.
         seed: of the choice of records.
         num_workers: loader processes; 0: the main process.
     Raises:
-        ValueError: records of one sort are missing.
+        ValueError: there is no path among the records.
     """
 
     def __init__(
@@ -133,10 +138,12 @@ class RecordData(pl.LightningDataModule):
         )
         self.train, self.validation = _sorted(places, train), _sorted(*validation)
 
-    def batch(self, own: "_Sorted", rng: np.random.Generator) -> tuple[PathBatch, ChoiceBatch]:
+    def batch(self, own: "_Sorted", rng: np.random.Generator) -> Batch:
         """Records drawn at random."""
         some = [own.paths[i] for i in rng.integers(len(own.paths), size=self.batch_size)]
-        others = [own.choices[i] for i in rng.integers(len(own.choices), size=max(1, self.batch_size // 2))]
+        if not own.choices:
+            return (from_records(own.places, some),)
+        others = [own.choices[i] for i in rng.integers(len(own.choices), size=self.batch_size // 2)]
         return from_records(own.places, some), choices(own.places, others)
 
     def train_dataloader(self) -> DataLoader:
@@ -162,6 +169,6 @@ class _Sorted(NamedTuple):
 def _sorted(places: Sequence[Place], records: Sequence[Record]) -> _Sorted:
     choice = [record for record in records if record.kind in CHOICE_KINDS]
     path = [record for record in records if record.kind not in CHOICE_KINDS]
-    if not choice or not path:
-        raise ValueError(f"there are {len(path)} paths and {len(choice)} choices; training needs both")
+    if not path:
+        raise ValueError(f"there is no path among {len(records)} records; training needs some")
     return _Sorted(places, path, choice)

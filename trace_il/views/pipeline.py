@@ -22,6 +22,7 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch.loggers import WandbLogger
 from rich.console import Console
 
 from envs.view_planning.tasks import Distances, Place
@@ -143,6 +144,9 @@ class Job:
         module.train()
         lightning = make_trainer(config, where, f"{run_id}-{phase}", describe(to_plain(config)), monitor, [])
         fit_or_continue(lightning, module, data, where, self.console)
+        for logger in lightning.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.finish()  # the next phase is a run of its own
         last = read_checkpoint(where / "checkpoints/last.ckpt")  # with the averaged weights, where there are any
         weights = {k.removeprefix("agent."): v for k, v in last["state_dict"].items() if k.startswith("agent.")}
         self.agent.load_state_dict(weights)
@@ -207,15 +211,16 @@ class Job:
             first = 1 if view.persistent else number
             every = [own for before in range(first, number + 1) for own in self._trajectories(before)]
             if view.learn == "success":
-                made = successes(self.train, every, view.records, seed)
+                made = successes(every, view.records, seed)
             else:
-                owners: Sequence[tuple[Place, ViewGraph]]
+                owners: list[tuple[Place, ViewGraph, list[Trajectory]]]
                 if view.learn == "graph":
-                    owners = list(zip(self.train, graphs, strict=True))
+                    own = [[one for one in every if one.scene == place.index] for place in self.train]
+                    owners = list(zip(self.train, graphs, own, strict=True))
                 else:  # hindsight
                     alone = single_graphs(every, view.reverse)
-                    owners = [(self.train[own.scene], graph) for own, graph in zip(every, alone, strict=True)]
-                samplers = [Sampler(place, graph, view.walk, view.longest) for place, graph in owners]
+                    owners = [(self.train[one.scene], graph, [one]) for one, graph in zip(every, alone, strict=True)]
+                samplers = [Sampler(*owner, view.walk, view.longest) for owner in owners]
                 made = list(distil(samplers, view.records, seed))
             atomic_write(path, json.dumps([asdict(record) for record in made]).encode())
         return [Record(**_tuples(record)) for record in json.loads(path.read_text())]
