@@ -28,11 +28,11 @@ from .distill import Record
 from .graph import path_nodes
 
 LETTERS = "ABCD"
+WORDS = ", ".join(move.name.lower() for move in Move if move != Move.STOP)
 HOW = (
-    "You move a camera in a room. The moves are: " + ", ".join(move.name.lower() for move in Move if move != Move.STOP) +
-    ". forward, back, left, right, up and down go half a metre in the frame of the camera, the others turn it by 30 "
-    "degrees."
-)  # fmt: skip
+    f"You move a camera in a room. The moves are: {WORDS}. forward, back, left, right, up and down go half a metre in "
+    "the frame of the camera, the others turn it by 30 degrees."
+)
 Turn = tuple[str, str]  # what the user says and what the assistant says
 
 
@@ -130,14 +130,12 @@ def write(folder: Path, places: Sequence[Place], records: Sequence[Record]) -> i
             if not path.exists():
                 scene, node = map(int, path.stem.split("_")[1:])
                 Image.fromarray(places[scene].views(node)).save(path)
-        messages = [
-            {"role": role, "content": text}
-            for turn in turns
-            for role, text in zip(("user", "assistant"), turn, strict=True)
-        ]
+        messages = []
+        for asked, said in turns:
+            messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
         conversations.append({"messages": messages, "images": images})
-        asked = [text for turn in turns[:-1] for text in turn] + [turns[-1][0]]
-        lines.append({"instruction": asked[0], "input": "\n".join(asked[1:]), "output": turns[-1][1], "images": images})
+        first, *rest = [message["content"] for message in messages[:-1]]
+        lines.append({"instruction": first, "input": "\n".join(rest), "output": turns[-1][1], "images": images})
         sources.append(asdict(record))
     if not conversations:
         raise ValueError("there is no record to export")
