@@ -1,26 +1,40 @@
-"""Write a run's policy as TorchScript: python export.py run=runs/NAME [checkpoint=last|best]
+"""Take a run's work elsewhere.
 
-Writes policy.ts (needs torch alone) and policy.json (metadata, parity, latency) into the run folder.
+python export.py run=runs/NAME [checkpoint=last|best]
+    a policy as TorchScript: policy.ts (needs torch alone) and policy.json (metadata, parity, latency) in the run folder
+python export.py run=runs/view_planning-graph_distillation-0 out=FOLDER [iteration=3]
+    the distilled records of a view planner as ShareGPT and Alpaca with images, to fine-tune a vision-language model
 """
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from trace_il.cli import guarded
 from trace_il.errors import UserError
-from trace_il.options import parse, read_run
+from trace_il.options import parse, read_run, read_view_run, run_kind
 
 
 @dataclass
 class ExportOptions:
     run: str = ""  # run folder
     checkpoint: str = "last"  # last, best
+    out: str | None = None  # folder for the records of a view planner
+    iteration: int = 0  # of the records; 0: the last one
 
 
 def main() -> None:
     options = parse(ExportOptions, sys.argv[1:])
     if not options.run:
         raise UserError("give run=runs/NAME")
+    if run_kind(options.run) == "view planner":
+        from trace_il.views.pipeline import export_records
+
+        if options.out is None:
+            raise UserError("give out=FOLDER for the records of a view planner")
+        count = export_records(*read_view_run(options.run), options.iteration, Path(options.out))
+        print(f"{options.out}: {count} examples")
+        return
     config, folder = read_run(options.run)
     from trace_il.export import export_run
 

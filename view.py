@@ -6,6 +6,8 @@ python view.py run=runs/NAME --save out.rrd                 a file, opened later
 python view.py run=runs/NAME intervention=swap               untouched beside the same seed with a changed memory
 python view.py compare run=runs/A run=runs/B [seed=...]     two memories on the same seed, side by side
 python view.py run=runs/soft_bodies_2d-eqcollide-0          a simulator beside the ground truth
+python view.py run=runs/view_planning-graph_distillation-0  a view graph from above and an episode; split=test
+python view.py play [split=test] [seed=...] [--web]          move the camera of view planning by hand
 """
 
 import sys
@@ -15,7 +17,7 @@ from pathlib import Path
 
 from trace_il.cli import guarded
 from trace_il.errors import UserError
-from trace_il.options import is_simulator, parse, read_run, read_simulator_run
+from trace_il.options import parse, read_run, read_simulator_run, read_view_run, run_kind
 
 
 @dataclass
@@ -25,6 +27,7 @@ class ViewOptions:
     cleared: bool = False  # clear the memory at each tick
     intervention: str | None = None  # reset, freeze or swap the slots; see trace_il/interventions.py
     file: str | None = None  # show a recording that was saved before
+    split: str = "train"  # of the rooms of view planning: train, dev, test
 
 
 def _take(arguments: list[str], flag: str) -> str | None:
@@ -48,6 +51,31 @@ def show_simulator(run: str, options: ViewOptions, comparison: bool, path: Path)
     write_recording(path, *rollout_pair(config, folder, options.seed))
 
 
+def show_views(run: str, options: ViewOptions, comparison: bool, path: Path) -> None:
+    """Record a view planner's episode of the seed into `path`."""
+    from trace_il.views.viewer import show, write_recording
+
+    if comparison or options.cue is not None or options.cleared or options.intervention is not None:
+        raise UserError(f"{run} is a view planner; only seed=... and split=... can be given with it")
+    write_recording(path, show(*read_view_run(run), options.seed, options.split))
+
+
+def play(options: ViewOptions, web: bool, port: str | None) -> None:
+    """An episode of view planning by hand."""
+    import rerun as rr
+
+    from trace_il.views.viewer import play
+
+    rec = rr.RecordingStream("trace_il_play")
+    if web:
+        source = rec.serve_grpc()
+        rr.serve_web_viewer(web_port=int(port or 9090), open_browser=False, connect_to=source)
+        print(f"open http://127.0.0.1:{port or 9090}/?url={source}", flush=True)
+    else:
+        rec.spawn()
+    play(rec, options.seed, options.split)
+
+
 def main() -> None:
     arguments = sys.argv[1:]
     if "--help" in arguments or "-h" in arguments or not arguments:
@@ -59,8 +87,11 @@ def main() -> None:
         raise UserError(f"--port {port} must be a number")
     comparison = "compare" in arguments
     runs = [word.removeprefix("run=") for word in arguments if word.startswith("run=")]
-    rest = [w for w in arguments if not w.startswith("run=") and w not in ("--web", "compare")]
+    rest = [w for w in arguments if not w.startswith("run=") and w not in ("--web", "compare", "play")]
     options = parse(ViewOptions, rest)
+    if "play" in arguments:
+        play(options, web, port)
+        return
     from trace_il.serve import open_native, serve
     from trace_il.viewer import record, record_intervention, write_recording
 
@@ -80,8 +111,9 @@ def main() -> None:
             if options.intervention is not None and (comparison or options.cleared):
                 raise UserError("intervention=... shows one run; leave out compare and cleared")
             for run in runs:
-                if is_simulator(run):
-                    show_simulator(run, options, comparison, path)
+                if run_kind(run) != "policy":
+                    other = show_simulator if run_kind(run) == "simulator" else show_views
+                    other(run, options, comparison, path)
                     break
                 config, run_folder = read_run(run)
                 if options.intervention is not None:

@@ -1,5 +1,6 @@
 """Planning by views: rooms and their lattice, view graphs, distillation, export, and the whole loop in a small form."""
 
+import io
 import json
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import time
 import gymnasium
 import numpy as np
 import pytest
+import rerun as rr
 import torch
 from conftest import ROOT, program
 from gymnasium.utils.env_checker import check_env
@@ -38,6 +40,7 @@ from trace_il.views.graph import Router, Trajectory, ViewGraph, load_trajectorie
 from trace_il.views.judge import oracle, questions, random_moves, score
 from trace_il.views.learn import choice_loss, path_loss
 from trace_il.views.reinforce import advantages, informative
+from trace_il.views.viewer import play
 
 
 @pytest.fixture(scope="module")
@@ -383,8 +386,25 @@ def test_a_killed_loop_goes_on_as_if_nothing_had_been(tmp_path):
     assert (killed / "iteration_1/explore/epoch_0.npz").stat().st_mtime_ns == before  # not repeated
     one, two = (torch.load(folder / "agent.pt", weights_only=True)["weights"] for folder in (whole, killed))
     assert all(torch.equal(one[name], two[name]) for name in one)
-    out = program("train.py", *QUICK, "name=killed", cwd=tmp_path)
-    assert "is finished" in out.stdout
+    assert (killed / "recording.rrd").stat().st_size > 10_000 and (killed / "episode.png").exists()
+    program("view.py", "run=runs/killed", "split=test", "--save", "seen.rrd", cwd=tmp_path)
+    assert (tmp_path / "seen.rrd").exists()
+    out = program("export.py", "run=runs/killed", "out=vlm", "iteration=1", cwd=tmp_path)
+    assert "examples" in out.stdout and (tmp_path / "vlm/sharegpt.json").exists()
+    out = program("evaluate.py", "run=runs/killed", cwd=tmp_path, check=False)
+    assert out.returncode == 2 and "is the run of a view planner" in out.stderr
+
+
+def test_an_episode_is_played_with_keys(tmp_path, monkeypatch):
+    said: list[str] = []
+    rec = rr.RecordingStream("played")
+    rec.save(str(tmp_path / "played.rrd"))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("qq?e "))
+    assert play(rec, 3, "test", said.append) is False
+    assert [line.split(";")[0].split(",")[0] for line in said[1:5]] == ["turn_left", "turn_left", "turn_right", "stop"]
+    assert "degrees off" in said[-1]
+    with pytest.raises(UserError, match="split must be one of"):
+        play(rec, 3, "moon", said.append)
 
 
 def test_every_arm_runs_and_they_are_compared(tmp_path):

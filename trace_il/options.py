@@ -12,6 +12,8 @@ from . import sim_config
 from .config import ENVS, TrainConfig, from_plain
 from .errors import UserError
 from .sim_config import SimulatorRunConfig
+from .views import config as view_config
+from .views.config import ViewRunConfig
 
 Options = TypeVar("Options")
 
@@ -47,22 +49,28 @@ def read_run(folder: str, env: str | None = None, env_overrides: list[str] | Non
     path = Path(folder) / "config.yaml"
     if not path.exists():
         raise UserError(f"no run at {folder}: config.yaml is missing; give run=runs/<name>")
-    if is_simulator(folder):
-        raise UserError(f"{folder} is the run of a simulator; look at it with python view.py run={folder}")
+    if run_kind(folder) != "policy":
+        raise UserError(f"{folder} is the run of a {run_kind(folder)}; look at it with python view.py run={folder}")
     config = from_plain(yaml.safe_load(path.read_text()))
     config.env = override_env(config.env, env, env_overrides or [])
     return config, Path(folder)
 
 
-def is_simulator(folder: str) -> bool:
-    """Whether a run is one of a simulator."""
+def run_kind(folder: str) -> str:
+    """What was trained in a run: "policy", "simulator" or "view planner"; "policy" also where there is no run."""
     path = Path(folder) / "config.yaml"
-    return path.exists() and "sim" in yaml.safe_load(path.read_text())
+    keys = yaml.safe_load(path.read_text()) if path.exists() else {}
+    return "simulator" if "sim" in keys else "view planner" if "view" in keys else "policy"
 
 
 def read_simulator_run(folder: str) -> tuple[SimulatorRunConfig, Path]:
     """The configuration of a simulator's run."""
     return sim_config.from_plain(yaml.safe_load((Path(folder) / "config.yaml").read_text())), Path(folder)
+
+
+def read_view_run(folder: str) -> tuple[ViewRunConfig, Path]:
+    """The configuration of a view planner's run."""
+    return view_config.from_plain(yaml.safe_load((Path(folder) / "config.yaml").read_text())), Path(folder)
 
 
 def override_env(config: Any, env: str | None, overrides: list[str]) -> Any:

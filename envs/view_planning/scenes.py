@@ -175,7 +175,7 @@ class Room:
             raise ValueError(f"a scene needs furniture: pieces must be (fewest, most), at least 1, got {pieces}")
         self.seed = seed
         self.rng = np.random.default_rng([seed, 31])
-        cells = self.rng.integers(16, 25, 2)  # of 0.25 m: rooms of 4 to 6 m
+        cells = self.rng.integers(15, 22, 2)  # of 0.25 m: rooms of 3.75 to 5.25 m
         self.half = cells * CELL / 2 + MARGIN
         self.lattice = Lattice((int(cells[0]) + 1, int(cells[1]) + 1, LEVELS), tuple(-cells * CELL / 2))
         self.pieces = self._furnish(int(self.rng.integers(pieces[0], pieces[1] + 1)))

@@ -3,7 +3,7 @@
     f(image)        convolutional features, 8 x 8 places
     z(here, there)  comparison: correlation of all places of both, and both features -> a vector
     h_t             causal transformer over z(view_t, goal) + pose since the start + last move
-    heads           moves and STOP, moves that are left, value (for reinforcement learning)
+    heads           moves and STOP, moves that are left, where the goal is, value (for reinforcement learning)
     P2V, V2P        score(z(start, end), g(moves)): whether moves lead from the first view to the second
 
 The correlation is what matching needs (Dosovitskiy et al. 2015, FlowNet); the rest is small on purpose.
@@ -34,6 +34,7 @@ class PathBatch(NamedTuple):
     blocked: Tensor  # (B, T) bool: whether it was blocked
     label: Tensor  # (B, T, MOVES + 1) distribution over what to do; zeros: not asked
     left: Tensor  # (B, T) moves that are left to the goal; -1: not asked
+    where: Tensor  # (B, T, POSE_FEATURES), the goal as seen from each view; asked with `left`
 
 
 class ChoiceBatch(NamedTuple):
@@ -102,6 +103,7 @@ class ViewAgent(nn.Module):
         self.memory = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
         self.move = nn.Linear(width, MOVES + 1)
         self.moves_left = nn.Linear(width, 1)
+        self.where = nn.Linear(width, POSE_FEATURES)
         self.value = nn.Linear(width, 1)
         self.path = nn.GRU(width, width, batch_first=True)
         self.pair = nn.ModuleDict({name: nn.Linear(width, width) for name in ("p2v", "v2p")})

@@ -12,17 +12,17 @@ from .agent import NO_MOVE, POSE_FEATURES, ChoiceBatch, PathBatch
 from .distill import Record
 from .graph import Trajectory, path_nodes
 
-UNIT = 1.0  # m, of places in the pose features
 
-
-def pose_features(metric: np.ndarray) -> np.ndarray:
-    """Metric poses (T, 6) of a path -> where each is as seen from the first, (T, POSE_FEATURES)."""
-    apart = metric[:, :3] - metric[0, :3]
-    yaw = np.radians(metric[0, 5])
-    turn, pitch = np.radians(metric[:, 5] - metric[0, 5]), np.radians(metric[:, 4])
-    ahead = np.cos(yaw) * apart[:, 0] + np.sin(yaw) * apart[:, 1]
-    left = -np.sin(yaw) * apart[:, 0] + np.cos(yaw) * apart[:, 1]
-    return np.stack([ahead / UNIT, left / UNIT, apart[:, 2] / UNIT, np.sin(turn), np.cos(turn), pitch], axis=1)
+def pose_features(metric: np.ndarray, origin: np.ndarray) -> np.ndarray:
+    """Metric poses (..., 6) as seen from others that broadcast with them: (..., POSE_FEATURES) of ahead, left and up
+    in m, sine and cosine of the yaw, and the pitch in rad, which is not relative."""
+    apart = metric[..., :3] - origin[..., :3]
+    yaw, pitch = np.radians(origin[..., 5]), np.radians(metric[..., 4])
+    turn = np.radians(metric[..., 5]) - yaw
+    ahead = np.cos(yaw) * apart[..., 0] + np.sin(yaw) * apart[..., 1]
+    left = -np.sin(yaw) * apart[..., 0] + np.cos(yaw) * apart[..., 1]
+    parts = np.broadcast_arrays(ahead, left, apart[..., 2], np.sin(turn), np.cos(turn), pitch)
+    return np.stack(parts, axis=-1)
 
 
 class Gallery:
@@ -62,7 +62,7 @@ def paths(
     gallery, count, longest = Gallery(places), len(rows), max(len(row[2]) for row in rows)
     view, goal = np.zeros((count, longest), int), np.zeros(count, int)
     seen, blocked = np.zeros((count, longest), bool), np.zeros((count, longest), bool)
-    pose = np.zeros((count, longest, POSE_FEATURES), np.float32)
+    pose, where = (np.zeros((count, longest, POSE_FEATURES), np.float32) for _ in range(2))
     last, left = np.full((count, longest), NO_MOVE), np.full((count, longest), -1.0, np.float32)
     label = np.zeros((count, longest, MOVES + 1), np.float32)
     for number, (scene, target, nodes, moves, visible, best, remaining) in enumerate(rows):
@@ -70,12 +70,14 @@ def paths(
         goal[number] = gallery(scene, [target])[0]
         view[number, :steps] = gallery(scene, np.where(visible, nodes, nodes[0]))
         seen[number, :steps] = visible
-        pose[number, :steps] = pose_features(places[scene].metric[np.where(visible, nodes, nodes[0])])
+        metric = places[scene].metric
+        pose[number, :steps] = pose_features(metric[np.where(visible, nodes, nodes[0])], metric[nodes[0]])
+        where[number, :steps] = pose_features(metric[target], metric[nodes])
         last[number, :steps] = moves
         blocked[number, 1:steps] = visible[1:] & (nodes[1:] == nodes[:-1])
         label[number, :steps] = best / np.maximum(best.sum(-1, keepdims=True), 1)
         left[number, :steps] = remaining
-    parts = (view, goal, seen, pose, last, blocked, label, left)
+    parts = (view, goal, seen, pose, last, blocked, label, left, where)
     return PathBatch(gallery.images(), *(torch.from_numpy(part) for part in parts))
 
 

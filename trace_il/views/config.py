@@ -59,6 +59,7 @@ class ViewEvaluationConfig:
     episodes: int = 500  # on test rooms
     items: int = 400  # multiple-choice questions of each kind
     seed: int = 8_000_000
+    recording: bool = True  # a recording for the viewer and a picture of one episode
 
 
 @dataclass

@@ -67,7 +67,9 @@ def _run(agent: ViewAgent, places: Sequence[Place], tasks: Sequence[Episode], ch
         index = np.array([views(task.scene, [own[-1]])[0] for task, own in zip(tasks, nodes, strict=True)])
         here = agent.encode(views.images().to(device))[index]
         z = torch.cat([z, agent.compare(here, target).unsqueeze(1)], dim=1)
-        pose = np.stack([pose_features(own[path]) for own, path in zip(metric, nodes, strict=True)]).astype(np.float32)
+        pose = np.stack(
+            [pose_features(own[path], own[path[0]]) for own, path in zip(metric, nodes, strict=True)]
+        ).astype(np.float32)
         last = np.array([[NO_MOVE, *path] for path in moves])
         seen = np.array(nodes)
         blocked = np.zeros(seen.shape, bool)

@@ -18,11 +18,12 @@ from .distill import CHOICE_KINDS, Record
 
 Batch = tuple[PathBatch] | tuple[PathBatch, ChoiceBatch]
 LEFT_WEIGHT, LEFT_UNIT = 0.1, 5.0  # of the moves that are left: weight of the error, and moves
+WHERE_WEIGHT = 1.0  # of the error of where the goal is
 VALIDATED = 4  # batches
 
 
 def path_loss(agent: ViewAgent, batch: PathBatch) -> tuple[Tensor, dict[str, Tensor]]:
-    """Cross-entropy of what is best, and the error of the moves that are left."""
+    """Cross-entropy of what is best, and the errors of the moves that are left and of where the goal is."""
     hidden = agent(batch)
     logits = agent.move(hidden)
     asked = batch.label.sum(-1) > 0
@@ -32,10 +33,12 @@ def path_loss(agent: ViewAgent, batch: PathBatch) -> tuple[Tensor, dict[str, Ten
     off = nn.functional.smooth_l1_loss(
         agent.moves_left(hidden).squeeze(-1)[known], batch.left[known] / LEFT_UNIT, reduction="sum"
     )
-    off = off / known.sum().clamp_min(1)
+    away = nn.functional.smooth_l1_loss(agent.where(hidden)[known], batch.where[known], reduction="sum")
+    off, away = off / known.sum().clamp_min(1), away / known.sum().clamp_min(1)
     right = torch.take_along_dim(batch.label, logits.argmax(-1, keepdim=True), -1).squeeze(-1) > 0
     accuracy = right[asked].float().mean() if asked.any() else entropy.sum() * 0
-    return move + LEFT_WEIGHT * off, {"move": move.detach(), "left": off.detach(), "move_accuracy": accuracy}
+    figures = {"move": move.detach(), "left": off.detach(), "where": away.detach(), "move_accuracy": accuracy}
+    return move + LEFT_WEIGHT * off + WHERE_WEIGHT * away, figures
 
 
 def choice_loss(agent: ViewAgent, batch: ChoiceBatch) -> tuple[Tensor, dict[str, Tensor]]:

@@ -41,6 +41,7 @@ from .agent import ViewAgent
 from .config import ViewRunConfig, env_arguments, from_plain
 from .distill import Record, Sampler, distil, single_graphs, successes
 from .explore import episodes, run, sampled
+from .export import write
 from .graph import Trajectory, ViewGraph, load_trajectories, path_nodes, save_trajectories
 from .judge import evaluate, questions, random_moves
 from .learn import Distillation, RecordData
@@ -48,7 +49,7 @@ from .reinforce import Reinforcement, RolloutData
 
 FORMAT = 1  # of agent.pt; raised whenever old files can no longer be read
 VIEWS = Path("data/view_planning")  # rendered views, shared by all runs
-DEV_EPISODES, DEV_ITEMS = 100, 100
+DEV_EPISODES, DEV_ITEMS, DEV_SEED = 100, 100, 2_600_000  # at most as many as the last evaluation has
 BASE_MOVES, ORIGINS, WALKS = 2, 100, 8  # of random transitions: longest, origins a room, walks from each
 HELD, HELD_MOVES = 400, 6  # records of development rooms for validation, and the most moves they are about
 
@@ -223,7 +224,7 @@ class Job:
                 samplers = [Sampler(*owner, view.walk, view.longest) for owner in owners]
                 made = list(distil(samplers, view.records, seed))
             atomic_write(path, json.dumps([asdict(record) for record in made]).encode())
-        return [Record(**_tuples(record)) for record in json.loads(path.read_text())]
+        return load_records(path)
 
     def iteration(self, number: int) -> None:
         """All phases of one."""
@@ -243,7 +244,9 @@ class Job:
             save_agent(path, self.agent, self.config)
         load_weights(path, self.agent)
         if not (where / "scores.json").exists():
-            scores = self.judge(self.dev, DEV_EPISODES, DEV_ITEMS, 2_600_000)
+            own = self.config.evaluation
+            count, items = min(DEV_EPISODES, own.episodes), min(DEV_ITEMS, own.items)
+            scores = self.judge(self.dev, count, items, DEV_SEED)
             scores["explored_success"] = float(np.mean([own.success for own in found]))
             scores["graphs"] = _mean(
                 [graph.statistics(place.room.starts) for graph, place in zip(graphs, self.train, strict=False)]
@@ -273,6 +276,23 @@ def transitions(place: Place, rng: np.random.Generator, longest: int) -> ViewGra
         moves = place.walk(rng, int(start), longest)
         graph.add(path_nodes(place.table, int(start), moves), moves)
     return graph
+
+
+def load_records(path: Path) -> list[Record]:
+    """The records of a file."""
+    return [Record(**_tuples(record)) for record in json.loads(path.read_text())]
+
+
+def export_records(config: ViewRunConfig, folder: Path, iteration: int, out: Path) -> int:
+    """Write the records of an iteration (0: the last) for vision-language models; returns how many there are.
+
+    Raises:
+        UserError: there are no such records, or the folder `out` exists.
+    """
+    path = folder / f"iteration_{iteration or config.view.iterations}/records.json"
+    if not path.exists():
+        raise UserError(f"no records at {path}; only views that learn from graphs, hindsight or successes have them")
+    return write(out, rooms(config, "train", config.env.rooms), load_records(path))
 
 
 def _tuples(record: dict[str, Any]) -> dict[str, Any]:
@@ -319,6 +339,12 @@ def view_job(config: ViewRunConfig) -> Path:
     parameters = sum(parameter.numel() for parameter in job.agent.parameters())
     summary = {**provenance([config.seed]), "name": config.name, "scores": scores, "parameters": parameters}
     summary["seconds"] = {phase: round(value, 1) for phase, value in clock.seconds.items()}
+    if evaluation.recording:
+        from .viewer import save_picture, show, write_recording
+
+        shown = show(config, folder, evaluation.seed)
+        write_recording(folder / "recording.rrd", shown)
+        save_picture(folder / "episode.png", shown)
     atomic_write(path, json.dumps(summary, indent=2).encode())
     console.print(view_table(scores, config.name))
     console.print("seconds: " + ", ".join(f"{phase} {value:.0f}" for phase, value in summary["seconds"].items()))
