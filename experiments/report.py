@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 from simulators.tables import simulators_plot, simulators_table
+from view_planning.tables import views_plot, views_table
 
 HERE = Path(__file__).resolve().parent
 Row = dict[str, Any]
@@ -275,6 +276,7 @@ REPORTS = {
     "reference": (reference_table, score_plot),
     "performance": (mean_table, performance_plot),
     "simulators": (simulators_table, simulators_plot),
+    "view_planning": (views_table, views_plot),
     "transfer": (transfer_table, transfer_plot),
 }
 

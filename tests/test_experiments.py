@@ -18,6 +18,7 @@ import report
 
 from trace_il.diagnostics import LinearProbe, transforms
 from trace_il.signature import prefix_signature
+from trace_il.views.config import ViewPlanningConfig
 
 
 def load(name: str) -> ModuleType:
@@ -89,6 +90,20 @@ def test_simulators_are_trained_judged_and_timed(tmp_path, monkeypatch):
     table, plot = report.REPORTS["simulators"]
     contents = [{"rows": part} for part in (rows, curve, times)]
     assert all(table(about).count("\n| ") > 1 for about in contents) and plot(contents).axes
+
+
+def test_view_planners_are_compared_with_chance_and_the_oracle(tmp_path, monkeypatch):
+    views = load("view_planning")
+    cases = [views.Case(arm, seed) for arm in (*views.ARMS, *views.ABLATIONS) for seed in (0, 1)]
+    assert len({case.name for case in cases}) == len(cases)
+    monkeypatch.setattr(views, "ROOT", tmp_path)
+    monkeypatch.setattr(views, "TEST_EPISODES", 6)
+    monkeypatch.setattr(views, "ViewPlanningConfig", lambda: ViewPlanningConfig(test_rooms=1, image_size=32))
+    chance, oracle = views.bounds(0)
+    assert oracle["success"] == 1 > chance["success"] and oracle["episodes"] == 6
+    table, plot = report.REPORTS["view_planning"]
+    assert "| oracle | 1 | 100.0 [" in table({"rows": [chance, oracle]})
+    assert plot([{"rows": [chance, oracle]}]).axes
 
 
 def test_transfer_is_compared_by_demonstrations():

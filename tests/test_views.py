@@ -247,7 +247,8 @@ def test_records_replay_and_moves_are_balanced(places, graphs, explored):
         if record.kind in CHOICE_KINDS:
             assert record.paths[record.answer] == record.moves and record.ends[record.answer] == record.goal
             continue
-        assert len(record.best) == len(nodes) and record.best[-1] >> Move.STOP & 1
+        assert len(record.best) == len(record.left) == len(nodes) and record.best[-1] >> Move.STOP & 1
+        assert record.left[-1] == 0
         assert all(best > 0 for best in record.best)
     moves = np.concatenate([record.moves for record in records if len(record.moves)])
     assert np.bincount(moves.astype(int), minlength=MOVES).max() < 1.6 * CAP * len(moves)
@@ -370,7 +371,7 @@ def test_a_killed_loop_goes_on_as_if_nothing_had_been(tmp_path):
     program("train.py", *QUICK, "name=whole", cwd=tmp_path)
     whole = tmp_path / "runs/whole"
     summary = json.loads((whole / "summary.json").read_text())
-    assert summary["scores"]["trained"]["episodes"] == 8 and "iteration 2, dev" in summary["scores"]
+    assert summary["scores"]["trained"]["episodes"] == 8 and "iteration 1" in summary["scores"]
     assert (whole / "iteration_2/graphs/room_0.npz").exists()
     assert list(whole.glob("iteration_2/distilled/wandb/*/*.wandb"))
     command = [sys.executable, str(ROOT / "train.py"), *QUICK, "name=killed", "wandb=off"]

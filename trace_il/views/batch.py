@@ -87,7 +87,7 @@ def from_records(places: Sequence[Place], records: Sequence[Record]) -> PathBatc
     for record in records:
         nodes = path_nodes(places[record.scene].table, record.start, record.moves)
         best = (np.array(record.best)[:, None] >> np.arange(MOVES + 1) & 1).astype(np.float32)
-        left = np.arange(len(nodes) - 1, -1, -1, dtype=np.float32)
+        left = np.array(record.left, np.float32)
         seen = np.ones(len(nodes), bool)
         if record.kind == "sequence":
             seen[1:] = False

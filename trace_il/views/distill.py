@@ -43,6 +43,7 @@ class Record:
     goal: int
     moves: tuple[int, ...]
     best: tuple[int, ...] = ()  # of every view of the path: all moves on a shortest way, as bits
+    left: tuple[int, ...] = ()  # of every view of the path: fewest moves to the goal; -1: the graph has no way
     ends: tuple[int, ...] = ()
     paths: tuple[tuple[int, ...], ...] = ()
     answer: int = 0
@@ -75,8 +76,9 @@ class Sampler:
 
     def path(
         self, rng: np.random.Generator, length: tuple[int, int], used: np.ndarray, astray: bool = False
-    ) -> tuple[list[int], list[int], list[int]] | None:
-        """Places, moves and the best at every place of a path between random nodes; None: this draw has none.
+    ) -> tuple[list[int], list[int], list[int], list[int]] | None:
+        """Places, moves, and what is best and how many moves are left at every place, of a path between random nodes;
+        None: this draw has none.
 
         Args:
             length: fewest and most moves of the shortest way.
@@ -106,25 +108,25 @@ class Sampler:
             if not len(far) or labels.left[far[0]] < length[0]:
                 return None
             places = [int(rng.choice(far))]
-        best = [bits(labels.best[place]) for place in places[:-1]]
         at = places[-1]
         while labels.left[at]:
             right = np.flatnonzero(labels.best[at, :MOVES])
             share = 1.0 / (1.0 + used[right])
             move = int(rng.choice(right, p=share / share.sum()))
-            best.append(bits(labels.best[at]))
             at = int(self.router.forward[at, move])
             places.append(at)
             moves.append(move)
-        return places, moves, [*best, bits(labels.best[at])]
+        return places, moves, [bits(labels.best[place]) for place in places], labels.left[places].tolist()
 
-    def _walk(self, rng: np.random.Generator, length: tuple[int, int]) -> tuple[list[int], list[int], list[int]] | None:
+    def _walk(
+        self, rng: np.random.Generator, length: tuple[int, int]
+    ) -> tuple[list[int], list[int], list[int], list[int]] | None:
         start = int(rng.choice(self.usable))
         _, moves = self._from(rng, start, int(rng.integers(length[0], length[1] + 1)))
         if len(moves) < length[0]:
             return None
         places = path_nodes(self.router.forward, start, moves).tolist()
-        return places, list(moves), [1 << move for move in (*moves, Move.STOP)]
+        return places, list(moves), [1 << move for move in (*moves, Move.STOP)], [*range(len(moves), -1, -1)]
 
     def record(self, rng: np.random.Generator, kind: str, used: np.ndarray) -> Record | None:
         """One record of a kind; None: this draw has none."""
@@ -135,12 +137,12 @@ class Sampler:
         found = self.path(rng, shortest, used, astray)
         if found is None:
             return None
-        places, moves, best = found
+        places, moves, best, left = found
         nodes = self.router.nodes[places]
         start, goal = int(nodes[0]), int(nodes[-1])
         if start == goal and kind != "arrived":
             return None
-        return Record(kind, self.place.index, start, goal, tuple(moves), tuple(best))
+        return Record(kind, self.place.index, start, goal, tuple(moves), tuple(best), tuple(left))
 
     def choice(self, rng: np.random.Generator, kind: str) -> Record | None:
         """A multiple-choice record: four random walks of the graph from one node, of one length, to different ends."""
@@ -154,7 +156,7 @@ class Sampler:
                 answer = int(rng.integers(CHOICES))
                 ends, paths = tuple(options), tuple(options.values())
                 start = int(self.router.nodes[at])
-                return Record(kind, self.place.index, start, ends[answer], paths[answer], (), ends, paths, answer)
+                return Record(kind, self.place.index, start, ends[answer], paths[answer], (), (), ends, paths, answer)
         return None
 
     def _from(self, rng: np.random.Generator, at: int, length: int) -> tuple[int, tuple[int, ...]]:
@@ -194,7 +196,8 @@ def successes(trajectories: Sequence[Trajectory], count: int, seed: int) -> list
     for index in rng.integers(len(good), size=count) if good else ():
         own, moves = good[index], tuple(map(int, good[index].moves))
         best = tuple(1 << move for move in (*moves, int(Move.STOP)))
-        out.append(Record("navigate", own.scene, int(own.nodes[0]), int(own.nodes[-1]), moves, best))
+        left = tuple(range(len(moves), -1, -1))
+        out.append(Record("navigate", own.scene, int(own.nodes[0]), int(own.nodes[-1]), moves, best, left))
     return out
 
 

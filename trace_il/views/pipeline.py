@@ -322,19 +322,20 @@ def view_job(config: ViewRunConfig) -> Path:
     clock.lap("rooms")
     job.base()
     clock.lap("base agent")
-    scores: dict[str, Any] = {}
     for number in range(1, config.view.iterations + 1):
         begin = time.perf_counter()
         job.iteration(number)
         clock.lap("iterations")
         own = json.loads((folder / f"iteration_{number}/scores.json").read_text())
-        scores[f"iteration {number}, dev"] = own
         console.print(f"iteration {number}: {100 * own['success']:.0f} % on development rooms, "
                       f"{time.perf_counter() - begin:.0f} s")  # fmt: skip
     save_agent(folder / "agent.pt", job.agent, config)
     evaluation = config.evaluation
     test = rooms(config, "test", config.env.test_rooms)
-    scores = {"trained": job.judge(test, evaluation.episodes, evaluation.items, evaluation.seed), **scores}
+    scores = {"trained": job.judge(test, evaluation.episodes, evaluation.items, evaluation.seed)}
+    for number in range(1, config.view.iterations):
+        load_weights(folder / f"iteration_{number}/agent.pt", job.agent)
+        scores[f"iteration {number}"] = job.judge(test, evaluation.episodes, evaluation.items, evaluation.seed)
     clock.lap("evaluation")
     parameters = sum(parameter.numel() for parameter in job.agent.parameters())
     summary = {**provenance([config.seed]), "name": config.name, "scores": scores, "parameters": parameters}

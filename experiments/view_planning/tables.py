@@ -1,0 +1,57 @@
+"""Table and plot of planning by views; called by ../report.py."""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+Row = dict[str, Any]
+COLUMNS = ("success", "success_short", "success_long", "spl", "stop_precision", "p2v", "v2p")
+
+
+def named(row: Row) -> str:
+    return row["arm"] if row["stage"] == "trained" else f"{row['arm']}, {row['stage']}"
+
+
+def pooled(rows: list[Row]) -> tuple[float, float, float]:
+    """Success over all seeds with its Wilson 95 % interval."""
+    n = sum(row["episodes"] for row in rows)
+    p, z = sum(row["success"] * row["episodes"] for row in rows) / n, 1.96
+    centre, half = (p + z * z / (2 * n)), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return p, max(0.0, (centre - half) / (1 + z * z / n)), min(1.0, (centre + half) / (1 + z * z / n))
+
+
+def views_table(about: Row) -> str:
+    """A line an arm: means over seeds, success pooled with its interval."""
+    lines = []
+    for name in dict.fromkeys(map(named, about["rows"])):
+        own = [row for row in about["rows"] if named(row) == name]
+        p, low, high = pooled(own)
+        cells = [f"{100 * p:.1f} [{100 * low:.1f}, {100 * high:.1f}]"]
+        for key in COLUMNS[1:]:
+            values = [100 * row[key] for row in own if row.get(key) is not None]
+            cells.append(f"{np.mean(values):.1f}" if values else "")
+        lines.append([name, str(len(own)), *cells])
+    header = ["arm", "seeds", "success %", "short", "long", "SPL", "STOP right", "P2V", "V2P"]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *lines)) + "\n\n"
+
+
+def views_plot(contents: list[Row]) -> Figure:
+    """Success of every arm with its interval, and by the fewest moves to the target."""
+    rows = [row for about in contents for row in about["rows"]]
+    names = list(dict.fromkeys(map(named, rows)))
+    figure, axes = plt.subplots(1, 2, figsize=(13, 0.3 * len(names) + 2.5), layout="constrained")
+    for place, name in enumerate(names):
+        own = [row for row in rows if named(row) == name]
+        p, low, high = pooled(own)
+        axes[0].errorbar(100 * p, place, xerr=[[100 * (p - low)], [100 * (high - p)]], fmt="o", color="C0")
+        moves = sorted({int(n) for row in own for n in row["by_moves"]})
+        means = [100 * np.mean([row["by_moves"][str(n)] for row in own if str(n) in row["by_moves"]]) for n in moves]
+        axes[1].plot(moves, means, label=name, color=plt.get_cmap("tab20")(place % 20))
+    axes[0].set_yticks(range(len(names)), names, fontsize=8)
+    axes[0].invert_yaxis()
+    axes[0].set(xlabel="success on unseen rooms, %")
+    axes[1].set(xlabel="fewest moves to the target", ylabel="success, %")
+    axes[1].legend(fontsize=6)
+    return figure
