@@ -195,13 +195,13 @@ def predict(
 @dataclass(frozen=True)
 class Range:
     """What training data showed: largest speed of a point, m/s, least and largest stretch of an edge, Young's modulus,
-    Pa, from and to, and largest drag, 1/s."""
+    Pa, and drag, 1/s, from and to."""
 
     speed: float
     least: float
     most: float
     young: tuple[float, float] = (0.0, math.inf)
-    drag: float = math.inf
+    drag: tuple[float, float] = (0.0, math.inf)
 
     SLACK = 1.25  # by which a state may leave the range
 
@@ -214,8 +214,8 @@ class Range:
             ratio = stretches(own, own.positions)
             least, most = min(least, float(ratio.min())), max(most, float(ratio.max()))
         moduli = np.concatenate([own.young for own in trajectories])
-        drag = max(float(own.drag) for own in trajectories)
-        return cls(speed, least, most, (float(moduli.min()), float(moduli.max())), drag)
+        drags = [float(own.drag) for own in trajectories]
+        return cls(speed, least, most, (float(moduli.min()), float(moduli.max())), (min(drags), max(drags)))
 
     def left_by(self, described: Trajectory, state: State) -> str:
         """How a state has left the range; empty where it has not."""
@@ -234,8 +234,9 @@ class Range:
             worst = softest if softest < self.young[0] / self.SLACK else stiffest
             low, high = self.young
             return f"a body has a Young's modulus of {worst:.3g} Pa, training knew {low:.3g} to {high:.3g}"
-        if described.drag > self.drag * self.SLACK:
-            return f"drag is {float(described.drag):.3g}/s, training knew up to {self.drag:.3g}"
+        low, high = self.drag
+        if not low / self.SLACK <= described.drag <= high * self.SLACK:
+            return f"drag is {float(described.drag):.3g}/s, training knew {low:.3g} to {high:.3g}"
         return ""
 
 

@@ -166,6 +166,8 @@ def validate_views(config: ViewRunConfig) -> None:
     at_least |= {"evaluation.items": (config.evaluation.items, 0)}
     for name, (value, least) in at_least.items():
         require(value >= least, f"{name}={value} must be at least {least}")
+    require(view.longest <= BUDGET, f"view.longest={view.longest} must be at most {BUDGET}, the moves of an episode")
+    require(config.evaluation.seed >= 0, f"evaluation.seed={config.evaluation.seed} must not be negative")
     tries = view.rounds * (view.group if view.reinforcement == "grpo" else 1)
     require(
         view.reinforcement == "none" or view.rollouts % tries == 0,

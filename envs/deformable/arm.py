@@ -164,11 +164,11 @@ class ArmPushExpert:
     def action(self) -> ExpertAction:
         wanted = self.plan.action()
         before = self.ik.configuration.q.copy()
-        executed = self._action(wanted.executed)
+        label = self._action(wanted.label)
         if np.array_equal(wanted.executed, wanted.label):
-            return ExpertAction(executed, executed)
-        self.ik.configuration.update(before)
-        return ExpertAction(self._action(wanted.label), executed)
+            return ExpertAction(label, label)
+        self.ik.configuration.update(before)  # the next solution goes on from where the hand is sent
+        return ExpertAction(label, self._action(wanted.executed))
 
     def _action(self, place: np.ndarray) -> np.ndarray:
         action = np.zeros(17)

@@ -14,7 +14,8 @@ DEFAULT_ROOMS = {"train": 16, "dev": 4, "test": 8}
 
 
 class ViewPlanningEnv(gymnasium.Env):
-    """An action is a `Move`; the episode ends with STOP, or after 20 moves. A blocked move stays and is told.
+    """An action is a `Move`; the episode ends with STOP, or with a move after the 20 that are allowed. A blocked move
+    stays where it is, counts, and is told.
 
     Observation: `pixels` with the pictures `view` and `goal`, `agent_pos` (6,): x, y, z in m, roll, pitch, yaw in
     degrees, in the frame of the room, and `blocked`: whether the last move was. The reward is 1 for a STOP within
@@ -95,15 +96,19 @@ class ViewPlanningEnv(gymnasium.Env):
     def step(self, action: int) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         if not 0 <= int(action) <= MOVES:
             raise ValueError(f"action must be in 0..{MOVES} (a Move), got {action}")
+        if self.over:
+            raise ValueError("the episode is over; call reset first")
+        truncated, self.blocked = False, False
         if action == Move.STOP:
             self.over = True
             self.success = bool(arrived(self.place.metric[self.node], self.place.metric[self.goal]))
+        elif len(self.moves) == BUDGET:
+            self.over = truncated = True
         else:
             after = int(self.place.table[self.node, int(action)])
             self.blocked, self.node = after == self.node, after
             self.moves.append(int(action))
-        truncated = not self.over and len(self.moves) >= BUDGET
-        return self._observation(), float(self.success), self.over, truncated, self._info()
+        return self._observation(), float(self.success), self.over and not truncated, truncated, self._info()
 
     def expert(self) -> Move:
         """A shortest way to where it counts as arrived, then STOP."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .lattice import INVERSE, MOVES, Lattice, arrived, breadth_first, difficulty
+from .lattice import INVERSE, MOVES, NEAR, Lattice, arrived, breadth_first, difficulty
 from .scenes import Room
 from .views import Views, telling
 
@@ -97,7 +97,9 @@ class Place:
 
     def goals(self, goal: int) -> np.ndarray:
         """All nodes that count as arrived at the goal."""
-        return np.flatnonzero(arrived(self.metric, self.metric[goal]))
+        near = np.abs(self.metric[:, :3] - self.metric[goal, :3]).max(1) <= NEAR + 1e-6
+        nodes = np.flatnonzero(near)
+        return nodes[arrived(self.metric[nodes], self.metric[goal])]
 
     def moves_left(self, goal: int) -> np.ndarray:
         """Fewest moves from every node until it counts as arrived; -1: no way."""

@@ -1,5 +1,6 @@
 """Views of rooms: each is rendered once and kept on disk, shared between processes."""
 
+import hashlib
 from pathlib import Path
 
 import mujoco
@@ -68,31 +69,41 @@ class Views:
     def __init__(self, room: Room, size: int, folder: Path | None = None) -> None:
         self.room, self.size = room, size
         self.renderer: RoomRenderer | None = None
-        shape = (room.lattice.size, size, size, 3)
+        self.kept: dict[int, np.ndarray] = {}
+        self.frames: np.memmap | None = None
         if folder is None:
-            self.frames, self.there = np.zeros(shape, np.uint8), np.zeros(len(room.table), np.uint8)
             return
         folder.mkdir(parents=True, exist_ok=True)
-        parts = []
-        for name, own in (("views", shape), ("there", shape[:1])):
-            path = folder / f"room_{room.seed}_{len(room.pieces)}_{size}_{VERSION}.{name}"
-            size_in_bytes = int(np.prod(own))
-            if not path.exists() or path.stat().st_size != size_in_bytes:
-                with path.open("ab") as file:
-                    file.truncate(size_in_bytes)
-            parts.append(np.memmap(path, np.uint8, "r+", shape=own))
+        look = hashlib.sha256(repr((VERSION, room.lattice, size)).encode() + room.boxes.tobytes()).hexdigest()[:8]
+        count, parts = room.lattice.size, []
+        for name, shape in (("views", (count, size, size, 3)), ("there", (count,))):
+            path = folder / f"room_{room.seed}_{look}.{name}"
+            with path.open("ab") as file:  # made by whoever comes first, with holes
+                file.truncate(int(np.prod(shape)))
+            parts.append(np.memmap(path, np.uint8, "r+", shape=shape))
         self.frames, self.there = parts
 
     def __call__(self, nodes: np.ndarray | int) -> np.ndarray:
         """Views of nodes (...) -> uint8 (..., size, size, 3); those that are missing are rendered."""
         nodes = np.asarray(nodes)
-        for node in np.unique(nodes):
-            if not self.there[node]:
-                if self.renderer is None:
-                    self.renderer = RoomRenderer(self.room)
-                self.frames[node] = self.renderer.picture(int(node), self.size)
-                self.there[node] = 1
-        return np.asarray(self.frames[nodes])
+        for node in map(int, np.unique(nodes)):
+            known = node in self.kept if self.frames is None else self.there[node]
+            if not known:
+                self._render(node)
+        if self.frames is not None:
+            return np.asarray(self.frames[nodes])
+        flat = np.stack([self.kept[int(node)] for node in nodes.ravel()])
+        return flat.reshape(*nodes.shape, *flat.shape[1:])
+
+    def _render(self, node: int) -> None:
+        if self.renderer is None:
+            self.renderer = RoomRenderer(self.room)
+        picture = self.renderer.picture(node, self.size)
+        if self.frames is None:
+            self.kept[node] = picture
+        else:
+            self.frames[node] = picture
+            self.there[node] = 1
 
     def close(self) -> None:
         if self.renderer is not None:

@@ -78,7 +78,7 @@ class Dynamics(nn.Module):
         radius: r, m.
         substeps: of a frame.
         collide: False leaves out the forces between soft bodies (ablation), not those of walls and pushers.
-        integrator: "euler" (semi-implicit), "rk4", or "dopri5", which chooses its own steps.
+        integrator: "euler" (semi-implicit), "rk4", or "dopri5", which chooses steps that all scenes of a batch share.
     Raises:
         ValueError: an unknown integrator, or no substeps.
     """

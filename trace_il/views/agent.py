@@ -1,12 +1,13 @@
 """The agent: it compares what it sees with what it should see, and remembers its episode.
 
     f(image)        convolutional features, 8 x 8 places
-    z(here, there)  comparison: correlation of all places of both, and both features -> a vector
+    z(here, there)  comparison: how well each place matches the other's by displacement, and both features -> a vector
     h_t             causal transformer over z(view_t, goal) + pose since the start + last move
     heads           moves and STOP, moves that are left, where the goal is, value (for reinforcement learning)
     P2V, V2P        score(z(start, end), g(moves)): whether moves lead from the first view to the second
 
-The correlation is what matching needs (Dosovitskiy et al. 2015, FlowNet); the rest is small on purpose.
+Correlations are ordered by displacement, as in FlowNet (Dosovitskiy et al. 2015), so that "moved three places to the
+left" looks alike wherever it is seen. The rest is small on purpose.
 """
 
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from envs.view_planning.env import BUDGET
 from envs.view_planning.lattice import MOVES
 
 PLACES = 8  # of features along a side
+SHIFTS = 2 * PLACES - 1  # displacements along a side
 NO_MOVE = MOVES + 1  # stands for the last move where there was none; MOVES is STOP
 POSE_FEATURES = 6
 
@@ -45,6 +47,18 @@ class ChoiceBatch(NamedTuple):
     end: Tensor  # (B, C)
     paths: Tensor  # (B, C, L) moves, NO_MOVE behind the end
     answer: Tensor  # (B,)
+
+
+def _shifted() -> Tensor:
+    """Index (SHIFTS^2, PLACES^2) into flat correlations (here, there): of each displacement and each place here."""
+    count = PLACES**2
+    out = torch.full((SHIFTS, SHIFTS, PLACES, PLACES), count * count)
+    for row in range(PLACES):
+        for column in range(PLACES):
+            top, left = PLACES - 1 - row, PLACES - 1 - column  # displacements that stay in the picture begin here
+            there = torch.arange(count).view(PLACES, PLACES)
+            out[top : top + PLACES, left : left + PLACES, row, column] = (row * PLACES + column) * count + there
+    return out.flatten(0, 1).flatten(1)
 
 
 class Residual(nn.Module):
@@ -83,16 +97,19 @@ class ViewAgent(nn.Module):
         if channels % 8 or width % heads:
             raise ValueError(f"channels must be a multiple of 8 and width of heads, got {channels}, {width}, {heads}")
         self.image_size, self.width, self.uses_pose = image_size, width, pose
+        self.shifted: Tensor
         stride = image_size // 32
         self.features = nn.Sequential(
             nn.Conv2d(3, 32, 5, stride=max(1, stride), padding=2), nn.GroupNorm(8, 32), nn.SiLU(),
             nn.Conv2d(32, channels, 3, stride=2, padding=1), nn.GroupNorm(8, channels), nn.SiLU(),
             nn.Conv2d(channels, channels, 3, stride=2, padding=1), Residual(channels), nn.AdaptiveAvgPool2d(PLACES),
         )  # fmt: skip
-        self.narrow = nn.Conv2d(2 * channels, 32, 1)
+        self.sharpness = nn.Parameter(torch.tensor(1.5))  # logarithm of the factor of the correlations
+        self.register_buffer("shifted", _shifted(), persistent=False)
         self.match = nn.Sequential(
-            nn.Conv2d(PLACES**2 + 32, 64, 3, padding=1), nn.SiLU(), Residual(64), nn.Conv2d(64, 16, 1), nn.SiLU(),
-            nn.Flatten(), nn.Linear(16 * PLACES**2, width), nn.SiLU(), nn.Linear(width, width),
+            nn.Conv2d(SHIFTS**2 + 2 * channels, 64, 1), nn.SiLU(), nn.Conv2d(64, 64, 3, padding=1), nn.SiLU(),
+            nn.Conv2d(64, 24, 1), nn.SiLU(), nn.Flatten(), nn.Linear(24 * PLACES**2, width), nn.SiLU(),
+            nn.Linear(width, width),
         )  # fmt: skip
         self.unseen = nn.Parameter(torch.zeros(width))
         self.pose = nn.Linear(POSE_FEATURES, width)
@@ -115,10 +132,12 @@ class ViewAgent(nn.Module):
 
     def compare(self, here: Tensor, there: Tensor) -> Tensor:
         """Features (N, C, 8, 8) of two views -> (N, W)."""
-        one, two = (nn.functional.normalize(part.flatten(2), dim=1) for part in (here, there))
-        correlation = (two.transpose(1, 2) @ one).unflatten(2, (PLACES, PLACES))  # channels: places of `there`
-        both = self.narrow(torch.cat([here, there], dim=1))
-        return self.match(torch.cat([correlation, both], dim=1))
+        parts = (part.flatten(2) for part in (here, there))
+        one, two = (nn.functional.normalize(part - part.mean(-1, keepdim=True), dim=1) for part in parts)
+        same = self.sharpness.exp() * (one.transpose(1, 2) @ two)  # (N, places here, places there)
+        same = nn.functional.pad(same.flatten(1), (0, 1))  # the last one stands for displacements out of the picture
+        moved = same[:, self.shifted].unflatten(-1, (PLACES, PLACES))  # (N, SHIFTS^2, 8, 8)
+        return self.match(torch.cat([moved, here, there], dim=1))
 
     def remember(self, z: Tensor, pose: Tensor, last: Tensor, blocked: Tensor) -> Tensor:
         """Comparisons (B, T, W), poses (B, T, 6), last moves and whether they were blocked (B, T) -> h, (B, T, W)."""
@@ -134,7 +153,7 @@ class ViewAgent(nn.Module):
         features = self.encode(batch.images)
         goal = batch.goal.unsqueeze(1).expand_as(batch.view)
         z = self.unseen.expand(*batch.view.shape, -1).clone()
-        z[batch.seen] = self.compare(features[batch.view[batch.seen]], features[goal[batch.seen]])
+        z[batch.seen] = self.compare(features[batch.view[batch.seen]], features[goal[batch.seen]]).to(z.dtype)
         return self.remember(z, batch.pose, batch.last, batch.blocked)
 
     def scores(self, batch: ChoiceBatch) -> tuple[Tensor, Tensor]:

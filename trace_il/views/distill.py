@@ -8,7 +8,8 @@
     inverse         which one move led from a view to the next
     arrived         whether the target has been reached, else how to go on
 
-A record names its room, its start and its moves; images and texts follow from these, so each can be replayed.
+Ways to a target end where it counts as reached, within 0.5 m and 30 degrees, and STOP is right there and nowhere else;
+the other kinds are about exact poses. A record names its room, its start and its moves; images and texts follow from these, so each can be replayed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,8 @@ from envs.view_planning.tasks import CHOICES, Place
 from .graph import Router, Trajectory, ViewGraph, path_nodes
 
 KINDS = ("navigate", "sequence", "choose_path", "choose_view", "distance", "inverse", "arrived")
+EXACT = ("distance", "inverse")  # kinds that are about the goal itself
+LONGEST_CHOICE = 6  # moves
 CHOICE_KINDS = ("choose_path", "choose_view")
 SHARES = (0.5, 0.1, 0.1, 0.1, 0.05, 0.05, 0.1)  # of the kinds
 ASTRAY = 0.5  # share of paths to navigate that begin with a part of a trajectory
@@ -33,7 +36,8 @@ CAP = 0.15  # share of all moves that one of them should not go beyond
 class Record:
     """One supervised example.
 
-    `moves` lead from `start` to `goal`; a "sequence", "distance" or "inverse" shows only the ends of the path. For the
+    `moves` lead from `start` to `goal`, or to where it counts as reached; a "sequence", "distance" or "inverse" shows
+    only the start and the goal. For the
     two choices `ends` and `paths` are the options, `paths[i]` leading to `ends[i]`, and `answer` is the right one.
     """
 
@@ -43,7 +47,7 @@ class Record:
     goal: int
     moves: tuple[int, ...]
     best: tuple[int, ...] = ()  # of every view of the path: all moves on a shortest way, as bits
-    left: tuple[int, ...] = ()  # of every view of the path: fewest moves to the goal; -1: the graph has no way
+    left: tuple[int, ...] = ()  # of every view of the path: moves to its end; -1: the graph has no way
     ends: tuple[int, ...] = ()
     paths: tuple[tuple[int, ...], ...] = ()
     answer: int = 0
@@ -75,13 +79,14 @@ class Sampler:
         self.usable = np.flatnonzero(self.degree > 0)
 
     def path(
-        self, rng: np.random.Generator, length: tuple[int, int], used: np.ndarray, astray: bool = False
+        self, rng: np.random.Generator, length: tuple[int, int], used: np.ndarray, exact: bool, astray: bool = False
     ) -> tuple[list[int], list[int], list[int], list[int]] | None:
-        """Places, moves, and what is best and how many moves are left at every place, of a path between random nodes;
-        None: this draw has none.
+        """Places, moves, and what is best and how many moves are left at every place, of a path to a random goal, the
+        place of which comes last in addition; None: this draw has none.
 
         Args:
             length: fewest and most moves of the shortest way.
+            exact: the path ends at the goal itself, not where it counts as reached.
             used: how often each move was used so far; where several are right the rarest is taken.
             astray: the path begins with a part of a trajectory.
         """
@@ -90,8 +95,8 @@ class Sampler:
         if self.walk:
             return self._walk(rng, length)
         goal = int(rng.choice(self.usable))
-        labels = self.router.labels([goal])
-        labels.best[:, Move.STOP] |= arrived(self.metric, self.metric[goal])  # there, though a move would be nearer
+        ends = [goal] if exact else np.flatnonzero(arrived(self.metric, self.metric[goal]))
+        labels = self.router.labels(ends)
         places: list[int] = []
         moves: list[int] = []
         if astray:
@@ -116,7 +121,8 @@ class Sampler:
             at = int(self.router.forward[at, move])
             places.append(at)
             moves.append(move)
-        return places, moves, [bits(labels.best[place]) for place in places], labels.left[places].tolist()
+        best, left = [bits(labels.best[place]) for place in places], labels.left[places].tolist()
+        return [*places, goal], moves, best, left
 
     def _walk(
         self, rng: np.random.Generator, length: tuple[int, int]
@@ -126,7 +132,8 @@ class Sampler:
         if len(moves) < length[0]:
             return None
         places = path_nodes(self.router.forward, start, moves).tolist()
-        return places, list(moves), [1 << move for move in (*moves, Move.STOP)], [*range(len(moves), -1, -1)]
+        best, left = [1 << move for move in (*moves, Move.STOP)], [*range(len(moves), -1, -1)]
+        return [*places, places[-1]], list(moves), best, left
 
     def record(self, rng: np.random.Generator, kind: str, used: np.ndarray) -> Record | None:
         """One record of a kind; None: this draw has none."""
@@ -134,19 +141,18 @@ class Sampler:
             return self.choice(rng, kind)
         shortest = {"inverse": (1, 1), "arrived": (0, 2)}.get(kind, (1, self.longest))
         astray = kind == "navigate" and len(self.trajectories) > 0 and rng.random() < ASTRAY
-        found = self.path(rng, shortest, used, astray)
+        found = self.path(rng, shortest, used, kind in EXACT, astray)
         if found is None:
             return None
         places, moves, best, left = found
-        nodes = self.router.nodes[places]
-        start, goal = int(nodes[0]), int(nodes[-1])
-        if start == goal and kind != "arrived":
+        *nodes, goal = map(int, self.router.nodes[places])
+        if not moves and kind != "arrived":
             return None
-        return Record(kind, self.place.index, start, goal, tuple(moves), tuple(best), tuple(left))
+        return Record(kind, self.place.index, nodes[0], goal, tuple(moves), tuple(best), tuple(left))
 
     def choice(self, rng: np.random.Generator, kind: str) -> Record | None:
         """A multiple-choice record: four random walks of the graph from one node, of one length, to different ends."""
-        at, length = int(rng.choice(self.usable)), int(rng.integers(1, self.longest // 2 + 1))
+        at, length = int(rng.choice(self.usable)), int(rng.integers(1, min(self.longest, LONGEST_CHOICE) + 1))
         options: dict[int, tuple[int, ...]] = {}
         for _ in range(4 * CHOICES):
             end, moves = self._from(rng, at, length)
@@ -197,7 +203,7 @@ def successes(trajectories: Sequence[Trajectory], count: int, seed: int) -> list
         own, moves = good[index], tuple(map(int, good[index].moves))
         best = tuple(1 << move for move in (*moves, int(Move.STOP)))
         left = tuple(range(len(moves), -1, -1))
-        out.append(Record("navigate", own.scene, int(own.nodes[0]), int(own.nodes[-1]), moves, best, left))
+        out.append(Record("navigate", own.scene, int(own.nodes[0]), own.goal, moves, best, left))
     return out
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from envs.view_planning.env import BUDGET
-from envs.view_planning.lattice import Move
+from envs.view_planning.lattice import Move, arrived
 from envs.view_planning.tasks import CHOICES, Place
 
 from ..errors import UserError
@@ -28,6 +28,7 @@ from .distill import Record
 from .graph import path_nodes
 
 LETTERS = "ABCD"
+TARGETS = ("navigate", "sequence", "arrived")  # kinds that end where the target counts as reached
 WORDS = ", ".join(move.name.lower() for move in Move if move != Move.STOP)
 HOW = (
     f"You move a camera in a room. The moves are: {WORDS}. forward, back, left, right, up and down go half a metre in "
@@ -81,10 +82,14 @@ def replay(place: Place, record: Record) -> np.ndarray:
     """Nodes that the record's moves lead through.
 
     Raises:
-        ValueError: they do not end at its goal, or two options of a choice end at the same place.
+        ValueError: they do not end at its goal (or, on the way to a target, where it counts as reached), or two options
+            of a choice end at the same place.
     """
     nodes = path_nodes(place.table, record.start, record.moves)
-    if nodes[-1] != record.goal:
+    there = nodes[-1] == record.goal
+    if record.kind in TARGETS:
+        there = bool(arrived(place.metric[nodes[-1]], place.metric[record.goal]))
+    if not there:
         raise ValueError(f"the moves of a record of room {record.scene} end at {nodes[-1]}, not at {record.goal}")
     for path, end in zip(record.paths, record.ends, strict=True):
         if path_nodes(place.table, record.start, path)[-1] != end:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from envs.view_planning.env import BUDGET
-from envs.view_planning.lattice import INVERSE, MOVES, differences
+from envs.view_planning.lattice import INVERSE, MOVES, arrived, differences
 from envs.view_planning.tasks import SHORT, Episode, Item, Place
 
 from ..scores import wilson_interval
@@ -26,7 +26,7 @@ def questions(places: Sequence[Place], count: int, seed: int) -> list[Item]:
     for number in range(count):
         place = places[number % len(places)]
         rng = np.random.default_rng([seed, number])
-        out.append(place.item(rng, EASY if number % 2 else HARD))
+        out.append(place.item(rng, EASY if number // len(places) % 2 else HARD))
     return out
 
 
@@ -112,18 +112,18 @@ def oracle(places: Sequence[Place], tasks: Sequence[Episode]) -> list[Trajectory
     return out
 
 
-def random_moves(places: Sequence[Place], tasks: Sequence[Episode], seed: int) -> list[Trajectory]:
-    """Uniformly random moves until the budget is spent, with STOP as one of them."""
+def random_moves(places: Sequence[Place], tasks: Sequence[Episode], seed: int, stops: bool = True) -> list[Trajectory]:
+    """Uniformly random moves, with STOP as one of them or, to explore, without it until the budget is spent."""
     rng, out = np.random.default_rng(seed), []
     for task in tasks:
         place, path, stopped = places[task.scene], [task.start], False
         moves: list[int] = []
         while len(moves) < BUDGET and not stopped:
-            move = int(rng.integers(MOVES + 1))
+            move = int(rng.integers(MOVES + stops))
             stopped = move == MOVES
             if not stopped:
                 moves.append(move)
                 path.append(int(place.table[path[-1], move]))
-        there = bool(place.moves_left(task.goal)[path[-1]] == 0)
-        out.append(Trajectory(task.scene, task.goal, np.array(path), np.array(moves, int), stopped, stopped and there))
+        there = stopped and bool(arrived(place.metric[path[-1]], place.metric[task.goal]))
+        out.append(Trajectory(task.scene, task.goal, np.array(path), np.array(moves, int), stopped, there))
     return out

@@ -39,7 +39,7 @@ from ..trainer import fit_or_continue, make_trainer
 from ..validate import validate_views
 from .agent import ViewAgent
 from .config import ViewRunConfig, env_arguments, from_plain
-from .distill import Record, Sampler, distil, single_graphs, successes
+from .distill import CHOICE_KINDS, KINDS, SHARES, Record, Sampler, distil, single_graphs, successes
 from .explore import episodes, run, sampled
 from .export import write
 from .graph import Trajectory, ViewGraph, load_trajectories, path_nodes, save_trajectories
@@ -64,7 +64,7 @@ def save_agent(path: Path, agent: ViewAgent, config: ViewRunConfig) -> None:
 
 
 def load_weights(path: Path, agent: ViewAgent) -> ViewAgent:
-    """The agent with the weights of a file.
+    """The agent with the weights of a file of an agent like it.
 
     Raises:
         UserError: no such file, or not one of such an agent.
@@ -75,6 +75,13 @@ def load_weights(path: Path, agent: ViewAgent) -> ViewAgent:
         content = torch.load(path, map_location="cpu", weights_only=True)
         if content["view_agent"] != FORMAT:
             raise UserError(f"{path} has format {content['view_agent']}, this version reads {FORMAT}; train it again")
+        stored = content["config"]
+        for key, theirs, own in (
+            ("env.image_size", stored["env"]["image_size"], agent.image_size),
+            ("view.pose", stored["view"]["pose"], agent.uses_pose),
+        ):
+            if theirs != own:
+                raise UserError(f"{path} is an agent with {key}={theirs}, not {own}; give the same, or another file")
         agent.load_state_dict(content["weights"])
     except UserError:
         raise
@@ -96,7 +103,7 @@ def rooms(config: ViewRunConfig, split: str, count: int) -> list[Place]:
     try:
         made = [Place(split, i, own["image_size"], (own["pieces"][0], own["pieces"][1]), VIEWS) for i in range(count)]
         for place in made:
-            _ = place.room.starts
+            episodes([place], 4, 0, distances(config))
     except ValueError as error:
         raise UserError(f"env: {error}") from error
     return made
@@ -180,13 +187,13 @@ class Job:
             else:
                 tasks = episodes(self.train, view.rollouts, seed, distances(self.config))
                 if view.explore == "random":
-                    found = random_moves(self.train, tasks, seed)
+                    found = random_moves(self.train, tasks, seed, stops=False)
                 else:
                     found = run(self.agent, self.train, tasks, sampled(torch.Generator().manual_seed(seed)))
                 save_trajectories(where / "explore/epoch_0.npz", found)
             save_agent(explored, self.agent, self.config)
         load_weights(explored, self.agent)
-        return [own for path in sorted((where / "explore").glob("epoch_*.npz")) for own in load_trajectories(path)]
+        return self._trajectories(number)
 
     def graphs(self, number: int, found: Sequence[Trajectory]) -> list[ViewGraph]:
         """Phase 2: the view graph of every room, with what was found until now."""
@@ -211,18 +218,29 @@ class Job:
             seed = self.config.seed * 100 + number
             first = 1 if view.persistent else number
             every = [own for before in range(first, number + 1) for own in self._trajectories(before)]
+            choices, paths = ([float((kind in CHOICE_KINDS) == wanted) for kind in KINDS] for wanted in (True, False))
+            paths = [share * one for share, one in zip(SHARES, paths, strict=True)]
             if view.learn == "success":
                 made = successes(every, view.records, seed)
+            elif view.learn == "hindsight":
+                alone = single_graphs(every, view.reverse)
+                samplers = [
+                    Sampler(self.train[one.scene], graph, [one], view.walk, view.longest)
+                    for one, graph in zip(every, alone, strict=True)
+                ]
+                made = list(distil(samplers, view.records, seed, paths))
             else:
-                owners: list[tuple[Place, ViewGraph, list[Trajectory]]]
-                if view.learn == "graph":
-                    own = [[one for one in every if one.scene == place.index] for place in self.train]
-                    owners = list(zip(self.train, graphs, own, strict=True))
-                else:  # hindsight
-                    alone = single_graphs(every, view.reverse)
-                    owners = [(self.train[one.scene], graph, [one]) for one, graph in zip(every, alone, strict=True)]
-                samplers = [Sampler(*owner, view.walk, view.longest) for owner in owners]
+                samplers = [
+                    Sampler(place, graph, [one for one in every if one.scene == place.index], view.walk, view.longest)
+                    for place, graph in zip(self.train, graphs, strict=True)
+                ]
                 made = list(distil(samplers, view.records, seed))
+            if made and view.learn != "graph":  # choices need several ways from a node, which one trajectory has not
+                rng = np.random.default_rng([self.config.seed, 1])
+                known = [
+                    Sampler(place, transitions(place, rng, BASE_MOVES), longest=BASE_MOVES) for place in self.train
+                ]
+                made += list(distil(known, view.records // 5, seed, choices))
             atomic_write(path, json.dumps([asdict(record) for record in made]).encode())
         return load_records(path)
 
@@ -248,6 +266,7 @@ class Job:
             count, items = min(DEV_EPISODES, own.episodes), min(DEV_ITEMS, own.items)
             scores = self.judge(self.dev, count, items, DEV_SEED)
             scores["explored_success"] = float(np.mean([own.success for own in found]))
+            scores["explored_moves"] = int(sum(len(own.moves) for own in found))
             scores["graphs"] = _mean(
                 [graph.statistics(place.room.starts) for graph, place in zip(graphs, self.train, strict=False)]
             )
@@ -261,7 +280,8 @@ class Job:
         )
 
     def _trajectories(self, number: int) -> list[Trajectory]:
-        paths = sorted((self._where(number) / "explore").glob("epoch_*.npz"))
+        rounds = self.config.view.rounds if self.config.view.reinforcement != "none" else 1
+        paths = [self._where(number) / f"explore/epoch_{epoch}.npz" for epoch in range(rounds)]
         return [own for path in paths for own in load_trajectories(path)]
 
     def _where(self, number: int) -> Path:
