@@ -109,10 +109,8 @@ def test_leaving_what_the_simulator_knows_ends_an_episode(tmp_path):
 
 
 def test_materials_and_drag_that_the_simulator_does_not_know(tmp_path):
-    for known, reason in (
-        (Range(10.0, 0.1, 3.0, (1e3, 2e3)), "Young"),
-        (Range(10.0, 0.1, 3.0, drag=(0.0, 2.0)), "drag is 8"),
-    ):
+    soft, light = Range(10.0, 0.1, 3.0, (1e3, 2e3)), Range(10.0, 0.1, 3.0, drag=(0.0, 2.0))
+    for known, reason in ((soft, "Young"), (light, "drag is 8")):
         with pytest.raises(SimulationError, match=reason):
             episode(make("PushSoft-v0", "learned", file(tmp_path, known), on_ood="error"), 1)
 

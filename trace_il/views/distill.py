@@ -9,7 +9,8 @@
     arrived         whether the target has been reached, else how to go on
 
 Ways to a target end where it counts as reached, within 0.5 m and 30 degrees, and STOP is right there and nowhere else;
-the other kinds are about exact poses. A record names its room, its start and its moves; images and texts follow from these, so each can be replayed.
+the other kinds are about exact poses. A record names its room, its start and its moves; images and texts follow from
+these, so each can be replayed.
 """
 
 from collections.abc import Iterator, Sequence

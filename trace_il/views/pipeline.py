@@ -237,9 +237,8 @@ class Job:
                 made = list(distil(samplers, view.records, seed))
             if made and view.learn != "graph":  # choices need several ways from a node, which one trajectory has not
                 rng = np.random.default_rng([self.config.seed, 1])
-                known = [
-                    Sampler(place, transitions(place, rng, BASE_MOVES), longest=BASE_MOVES) for place in self.train
-                ]
+                near = [(place, transitions(place, rng, BASE_MOVES)) for place in self.train]
+                known = [Sampler(place, graph, longest=BASE_MOVES) for place, graph in near]
                 made += list(distil(known, view.records // 5, seed, choices))
             atomic_write(path, json.dumps([asdict(record) for record in made]).encode())
         return load_records(path)

@@ -104,7 +104,7 @@ class RolloutData(pl.LightningDataModule):
         assert self.trainer is not None
         epoch: int = self.trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
         if epoch >= (self.trainer.max_epochs or 0):  # a finished training that is asked once more
-            return DataLoader([])
+            return DataLoader([])  # type: ignore[arg-type]
         rng = np.random.default_rng([self.seed, epoch])
         generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
         found = run(self.agent, self.places, self.tasks(epoch), sampled(generator))
