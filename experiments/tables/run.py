@@ -6,10 +6,12 @@
 
 Every run is `python train.py ...` with the default configuration but for what its row says, on the same
 demonstrations, steps and evaluation seeds. Finished runs are not repeated, interrupted ones continue. Writes
-results/<table>-<setting>.json; `python experiments/report.py tables` makes tables and plots from them.
+results/<table>-<setting>.json, with the runs that were finished before, also those that were not asked for now;
+`python experiments/report.py tables` makes tables and plots from them.
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -19,6 +21,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
 from common import (  # noqa: E402
     ABLATIONS,
     MEMORIES,
+    ROOT,
     SETTINGS,
     TASKS,
     Case,
@@ -52,11 +55,13 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time; with more than one, each has one thread")
     options = parser.parse_args()
 
-    def do(case: Case) -> list[Row]:
-        summary = train(case.name, case.overrides, options.jobs)
+    def scores(case: Case, summary: Row) -> list[Row]:
         labels = {"task": case.setting, "policy": case.policy, "seed": case.seed}
         labels |= {f"parameters_{part}": count for part, count in summary["training"]["parameters"].items()}
         return score_rows(labels, case.memory, summary)
+
+    def do(case: Case) -> list[Row]:
+        return scores(case, train(case.name, case.overrides, options.jobs))
 
     wanted: dict[str, list[Case]] = {}
     for table in options.tables:
@@ -70,10 +75,16 @@ def main() -> None:
     for table, own in wanted.items():
 
         def write(rows: dict[Case, list[Row]], table: str = table) -> None:
+            every = cases(table, list(range(10)))
             for setting in {case.setting for case in rows}:
+                lines, seeds = [], set()
+                for case in every:
+                    path = ROOT / f"runs/{case.name}/summary.json"
+                    if case.setting == setting and (case in rows or path.exists()):
+                        lines += rows[case] if case in rows else scores(case, json.loads(path.read_text()))
+                        seeds.add(case.seed)
                 label = "".join(c if c.isalnum() else "_" for c in setting)
-                lines = [row for case in rows if case.setting == setting for row in rows[case]]
-                write_results(HERE / f"results/{table}-{label}.json", options.seeds, lines)
+                write_results(HERE / f"results/{table}-{label}.json", sorted(seeds), lines)
 
         in_parallel(own, options.jobs, do, write)
 
