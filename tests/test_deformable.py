@@ -79,8 +79,8 @@ def test_backends_begin_alike(name, simulator):
 def test_experts_of_the_ground_truth(name):
     env = make(name, "mujoco", "")
     for disturbance in (0.0, 1.0):
-        outcomes = [episode(env, seed, disturbance)[-1][1] for seed in range(9_000_000, 9_000_010)]
-        assert sum(info["is_success"] for info in outcomes) >= (10 if disturbance == 0 else 9)
+        outcomes = [episode(env, seed, disturbance)[-1][1] for seed in range(9_000_000, 9_000_006)]
+        assert sum(info["is_success"] for info in outcomes) >= (6 if disturbance == 0 else 5)
         assert all(info["branch_correct"] == 1 for info in outcomes if name == "SortSoft-v0" and info["is_success"])
 
 
