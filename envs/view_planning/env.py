@@ -6,7 +6,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from .lattice import INVERSE, MOVES, Move, arrived, breadth_first, differences, difficulty
+from .lattice import INVERSE, MOVES, Move, arrived, breadth_first, descend, differences, difficulty
 from .tasks import Distances, Place
 
 BUDGET = 20  # moves of an episode: ten turns of two
@@ -112,10 +112,8 @@ class ViewPlanningEnv(gymnasium.Env):
 
     def expert(self) -> Move:
         """A shortest way to where it counts as arrived, then STOP."""
-        left = self.place.moves_left(self.goal)
-        if left[self.node] == 0:
-            return Move.STOP
-        return Move(int(np.flatnonzero(left[self.place.table[self.node]] == left[self.node] - 1)[0]))
+        way = descend(self.place.table, self.place.moves_left(self.goal), self.node)
+        return Move(way[0]) if way else Move.STOP
 
     def undo(self) -> Move:
         """The move that takes the last one back."""

@@ -123,6 +123,15 @@ def breadth_first(table: np.ndarray, sources: np.ndarray | int, most: int = 10_0
     return distance
 
 
+def descend(table: np.ndarray, left: np.ndarray, start: int) -> list[int]:
+    """Moves of a shortest way from `start` to where none are left; `left` as `breadth_first` gives it."""
+    moves: list[int] = []
+    while left[start] > 0:
+        moves.append(int(np.flatnonzero(left[table[start]] == left[start] - 1)[0]))
+        start = int(table[start, moves[-1]])
+    return moves
+
+
 def differences(one: np.ndarray, two: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Distance in m and geodesic angle in degrees between metric poses (..., 6)."""
     apart = np.linalg.norm(one[..., :3] - two[..., :3], axis=-1)

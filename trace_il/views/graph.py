@@ -168,7 +168,7 @@ class Router:
     """Shortest ways in a graph as it is now."""
 
     def __init__(self, graph: ViewGraph) -> None:
-        self.nodes, self.index = graph.nodes, dict(graph.index)
+        self.nodes = graph.nodes
         self.forward, self.backward = graph.tables()
 
     def labels(self, goals: Sequence[int] | np.ndarray) -> Labels:

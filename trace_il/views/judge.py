@@ -7,14 +7,14 @@ import numpy as np
 import torch
 
 from envs.view_planning.env import BUDGET
-from envs.view_planning.lattice import INVERSE, MOVES, arrived, differences
-from envs.view_planning.tasks import SHORT, Episode, Item, Place
+from envs.view_planning.lattice import INVERSE, MOVES, arrived, descend, differences
+from envs.view_planning.tasks import Episode, Item, Place
 
 from ..scores import wilson_interval
 from .agent import ChoiceBatch, ViewAgent
 from .batch import choices
 from .explore import greedy, run
-from .graph import Trajectory
+from .graph import Trajectory, path_nodes
 
 CHUNK = 50  # questions at a time
 EASY, HARD = (1, 2), (3, 8)  # moves of short questions and of long ones
@@ -60,7 +60,7 @@ def score(places: Sequence[Place], tasks: Sequence[Episode], found: Sequence[Tra
     (m) and rotation (degrees) at the end; `oscillation`; `by_moves`, success by the fewest moves there are.
     """
     success = np.array([own.success for own in found])
-    short = np.array([task.difficulty < SHORT for task in tasks])
+    short = np.array([task.short for task in tasks])
     stopped = np.array([own.stopped for own in found])
     fewest = np.array([int(places[task.scene].moves_left(task.goal)[task.start]) for task in tasks])
     taken = np.array([len(own.moves) for own in found])
@@ -88,7 +88,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Everything on some rooms; the agent does what is likeliest."""
     out = score(places, tasks, run(agent, places, tasks, greedy))
-    easy = np.array([item.difficulty < SHORT for item in items], bool)
+    easy = np.array([item.short for item in items], bool)
     for name, right in (choose(agent, places, items) if len(items) else {}).items():
         out[name] = float(right.mean())
         for part, chosen in (("short", easy), ("long", ~easy)):
@@ -102,13 +102,10 @@ def oracle(places: Sequence[Place], tasks: Sequence[Episode]) -> list[Trajectory
     out = []
     for task in tasks:
         place = places[task.scene]
-        left, path = place.moves_left(task.goal), [task.start]
-        moves: list[int] = []
-        while left[path[-1]] and len(moves) < BUDGET:
-            following = place.table[path[-1]]
-            moves.append(int(np.flatnonzero(left[following] == left[path[-1]] - 1)[0]))
-            path.append(int(following[moves[-1]]))
-        out.append(Trajectory(task.scene, task.goal, np.array(path), np.array(moves, int), True, left[path[-1]] == 0))
+        moves = descend(place.table, place.moves_left(task.goal), task.start)[:BUDGET]
+        path = path_nodes(place.table, task.start, moves)
+        there = bool(arrived(place.metric[path[-1]], place.metric[task.goal]))
+        out.append(Trajectory(task.scene, task.goal, path, np.array(moves, int), True, there))
     return out
 
 

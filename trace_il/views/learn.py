@@ -44,8 +44,8 @@ def path_loss(agent: ViewAgent, batch: PathBatch) -> tuple[Tensor, dict[str, Ten
 def choice_loss(agent: ViewAgent, batch: ChoiceBatch) -> tuple[Tensor, dict[str, Tensor]]:
     """Cross-entropy of P2V and V2P; every option is asked for once, since all options lead somewhere."""
     p2v, v2p = agent.scores(batch)
-    count, choices = batch.end.shape
-    own = torch.arange(choices, device=p2v.device).expand(count, -1)
+    count, options = batch.end.shape
+    own = torch.arange(options, device=p2v.device).expand(count, -1)
     loss = nn.functional.cross_entropy(p2v, own) + nn.functional.cross_entropy(v2p.transpose(1, 2), own)
     rows = torch.arange(count, device=p2v.device)
     right = {

@@ -39,7 +39,7 @@ class Experience(NamedTuple):
 
 
 @torch.no_grad()
-def judge(agent: ViewAgent, paths: PathBatch) -> tuple[Tensor, Tensor]:
+def assess(agent: ViewAgent, paths: PathBatch) -> tuple[Tensor, Tensor]:
     """Log-probabilities of what was done and values, (B, T)."""
     hidden = agent(paths)
     return log_probability(agent, hidden, paths.label)[0], agent.value(hidden).squeeze(-1)
@@ -133,7 +133,7 @@ class RolloutData(pl.LightningDataModule):
         self, own: list[Trajectory], rewards: np.ndarray, grouped: np.ndarray, device: torch.device
     ) -> Experience:
         paths = from_trajectories(self.places, own)
-        past, values = (part.cpu() for part in judge(self.agent, PathBatch(*(part.to(device) for part in paths))))
+        past, values = (part.cpu() for part in assess(self.agent, PathBatch(*(part.to(device) for part in paths))))
         lengths = np.array([len(one.moves) + one.stopped for one in own])
         there = paths.label.sum(-1)
         if self.group > 1:

@@ -16,7 +16,7 @@ import rerun.blueprint as rrb
 
 import envs  # noqa: F401  (registers the environments)
 from envs.view_planning.env import ViewPlanningEnv
-from envs.view_planning.lattice import MOVES, Move, breadth_first
+from envs.view_planning.lattice import MOVES, Move, breadth_first, descend
 from envs.view_planning.tasks import Episode, Place
 
 from ..errors import UserError
@@ -58,11 +58,7 @@ def show(config: ViewRunConfig, folder: Path, seed: int, split: str = "train") -
     place = places[int(rng.integers(len(places)))]
     task = episodes([place], 1, seed, distances(config))[0]
     taken = run(agent, places, [task], greedy)[0]
-    moves, left = [], breadth_first(place.table, task.goal)
-    at = task.start
-    while left[at] > 0:
-        moves.append(int(np.flatnonzero(left[place.table[at]] == left[at] - 1)[0]))
-        at = int(place.table[at, moves[-1]])
+    moves = descend(place.table, breadth_first(place.table, task.goal), task.start)
     done = [folder / f"iteration_{number}" for number in range(1, config.view.iterations + 1)]
     graphs = [
         ViewGraph.load(path / f"graphs/room_{place.index}.npz", place.table)
