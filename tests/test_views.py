@@ -16,6 +16,7 @@ from conftest import ROOT, program
 from gymnasium.utils.env_checker import check_env
 
 import envs  # noqa: F401
+from envs.view_planning.furniture import FURNITURE
 from envs.view_planning.lattice import (
     ALIKE,
     INVERSE,
@@ -27,7 +28,7 @@ from envs.view_planning.lattice import (
     differences,
     difficulty,
 )
-from envs.view_planning.scenes import FURNITURE, Room
+from envs.view_planning.scenes import Room
 from envs.view_planning.tasks import Distances, Place
 from envs.view_planning.views import RoomRenderer, Views, telling
 from trace_il.errors import UserError

@@ -12,10 +12,9 @@ phase whose file is missing.
 """
 
 import json
-import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,6 @@ from ..pipeline import open_run
 from ..scores import provenance, view_table
 from ..trainer import fit_or_continue, make_trainer
 from ..validate import validate_views
-from .agent import ViewAgent
 from .config import ViewRunConfig, env_arguments, from_plain
 from .distill import CHOICE_KINDS, KINDS, SHARES, Record, Sampler, distil, single_graphs, successes
 from .explore import episodes, run, sampled
@@ -46,55 +44,12 @@ from .graph import Trajectory, ViewGraph, load_trajectories, path_nodes, save_tr
 from .judge import evaluate, questions, random_moves
 from .learn import Distillation, RecordData
 from .reinforce import Reinforcement, RolloutData
+from .storage import load_records, load_weights, make_agent, save_agent, save_records
 
-FORMAT = 1  # of agent.pt; raised whenever old files can no longer be read
 VIEWS = Path("data/view_planning")  # rendered views, shared by all runs
 DEV_EPISODES, DEV_ITEMS, DEV_SEED = 100, 100, 2_600_000  # at most as many as the last evaluation has
 BASE_MOVES, ORIGINS, WALKS = 2, 100, 8  # of random transitions: longest, origins a room, walks from each
 HELD, HELD_MOVES = 400, 6  # records of development rooms for validation, and the most moves they are about
-
-
-def save_agent(path: Path, agent: ViewAgent, config: ViewRunConfig) -> None:
-    """Weights and what they are of, atomically."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    weights = {name: value.cpu() for name, value in agent.state_dict().items()}
-    torch.save({"view_agent": FORMAT, "config": to_plain(config), "weights": weights}, temporary)
-    temporary.replace(path)
-
-
-def load_weights(path: Path, agent: ViewAgent) -> ViewAgent:
-    """The agent with the weights of a file of an agent like it.
-
-    Raises:
-        UserError: no such file, or not one of such an agent.
-    """
-    if not path.is_file():
-        raise UserError(f"no agent at {path}; train one: python train.py env=view_planning view=graph_distillation")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        if content["view_agent"] != FORMAT:
-            raise UserError(f"{path} has format {content['view_agent']}, this version reads {FORMAT}; train it again")
-        stored = content["config"]
-        for key, theirs, own in (
-            ("env.image_size", stored["env"]["image_size"], agent.image_size),
-            ("view.pose", stored["view"]["pose"], agent.uses_pose),
-        ):
-            if theirs != own:
-                raise UserError(f"{path} is an agent with {key}={theirs}, not {own}; give the same, or another file")
-        agent.load_state_dict(content["weights"])
-    except UserError:
-        raise
-    except Exception as error:  # torch raises many types for damaged files
-        reason = (str(error).splitlines() or [""])[0]
-        raise UserError(f"{path} is damaged or not the agent of this configuration ({reason})") from error
-    return agent
-
-
-def make_agent(config: ViewRunConfig) -> ViewAgent:
-    """With fresh seeded weights."""
-    torch.manual_seed(config.seed)
-    return ViewAgent(config.env.image_size, pose=config.view.pose)
 
 
 def rooms(config: ViewRunConfig, split: str, count: int) -> list[Place]:
@@ -240,7 +195,7 @@ class Job:
                 near = [(place, transitions(place, rng, BASE_MOVES)) for place in self.train]
                 known = [Sampler(place, graph, longest=BASE_MOVES) for place, graph in near]
                 made += list(distil(known, view.records // 5, seed, choices))
-            atomic_write(path, json.dumps([asdict(record) for record in made]).encode())
+            save_records(path, made)
         return load_records(path)
 
     def iteration(self, number: int) -> None:
@@ -297,30 +252,6 @@ def transitions(place: Place, rng: np.random.Generator, longest: int) -> ViewGra
     return graph
 
 
-def load_records(path: Path) -> list[Record]:
-    """The records of a file."""
-    return [Record(**_tuples(record)) for record in json.loads(path.read_text())]
-
-
-def export_records(config: ViewRunConfig, folder: Path, iteration: int, out: Path) -> int:
-    """Write the records of an iteration (0: the last) for vision-language models; returns how many there are.
-
-    Raises:
-        UserError: there are no such records, or the folder `out` exists.
-    """
-    path = folder / f"iteration_{iteration or config.view.iterations}/records.json"
-    if not path.exists():
-        raise UserError(f"no records at {path}; only views that learn from graphs, hindsight or successes have them")
-    return write(out, rooms(config, "train", config.env.rooms), load_records(path))
-
-
-def _tuples(record: dict[str, Any]) -> dict[str, Any]:
-    def plain(value: Any) -> Any:
-        return tuple(plain(part) for part in value) if isinstance(value, list) else value
-
-    return {key: plain(value) for key, value in record.items()}
-
-
 def _mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
     return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]} if rows else {}
 
@@ -370,3 +301,13 @@ def view_job(config: ViewRunConfig) -> Path:
     console.print("seconds: " + ", ".join(f"{phase} {value:.0f}" for phase, value in summary["seconds"].items()))
     console.print(f"written to {folder}")
     return path
+
+
+def export_records(config: ViewRunConfig, folder: Path, iteration: int, out: Path) -> int:
+    """Write the records of an iteration (0: the last) for vision-language models; returns how many there are.
+
+    Raises:
+        UserError: there are no such records, or the folder `out` exists.
+    """
+    records = load_records(folder / f"iteration_{iteration or config.view.iterations}/records.json")
+    return write(out, rooms(config, "train", config.env.rooms), records)

@@ -23,7 +23,8 @@ from ..errors import UserError
 from .config import ViewRunConfig
 from .explore import episodes, greedy, run
 from .graph import Trajectory, ViewGraph, path_nodes
-from .pipeline import distances, load_weights, make_agent, rooms
+from .pipeline import distances, rooms
+from .storage import load_weights, make_agent
 
 KEYS = dict(zip("wsdarfqetg ", Move, strict=True))  # forward back right left up down, turn l r, look up down, STOP
 TAKEN, SHORTEST, GOAL, WALL, WOOD = (230, 90, 40), (40, 120, 220), (30, 160, 60), (90, 90, 90), (190, 175, 150)
