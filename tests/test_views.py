@@ -281,14 +281,14 @@ def test_an_agent_learns_from_a_batch_and_padding_does_not_matter(places, graphs
         alone = agent(from_records(places, [record]))
         torch.testing.assert_close(hidden[row, : alone.shape[1]], alone[0], atol=1e-4, rtol=1e-3)
     optimiser = torch.optim.Adam(agent.parameters(), 3e-3)
-    first = None
+    first = 0.0
     for _ in range(60):
         loss = path_loss(agent, batch)[0] + choice_loss(agent, choice)[0]
-        first = first or float(loss)
+        first = first or float(loss.detach())
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    assert float(loss) < 0.5 * first
+    assert float(loss.detach()) < 0.5 * first
     assert (batch.last[:, 0] == NO_MOVE).all()
 
 

@@ -1,5 +1,7 @@
 """Checks of a whole configuration, before any long work."""
 
+from pathlib import Path
+
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -166,6 +168,7 @@ def validate_views(config: ViewRunConfig) -> None:
     at_least |= {"evaluation.items": (config.evaluation.items, 0)}
     for name, (value, least) in at_least.items():
         require(value >= least, f"{name}={value} must be at least {least}")
+    require(view.init is None or Path(view.init).is_file(), f"view.init={view.init}: no agent at {view.init}")
     require(view.longest <= BUDGET, f"view.longest={view.longest} must be at most {BUDGET}, the moves of an episode")
     require(config.evaluation.seed >= 0, f"evaluation.seed={config.evaluation.seed} must not be negative")
     tries = view.rounds * (view.group if view.reinforcement == "grpo" else 1)
