@@ -5,11 +5,26 @@ from enum import IntEnum
 from typing import Any, Protocol
 
 import gymnasium
+import mujoco
 import numpy as np
 
 
 class RenderingError(RuntimeError):
     """This machine cannot render; the message says what to install."""
+
+
+def new_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Renderer:
+    """An offscreen renderer.
+
+    Raises:
+        RenderingError: no offscreen OpenGL context can be made.
+    """
+    try:
+        return mujoco.Renderer(model, height, width)
+    except Exception as error:  # the GL back ends raise a different type each
+        raise RenderingError(
+            f"no offscreen OpenGL context ({error}); install libegl1 and libgl1-mesa-dri, or set MUJOCO_GL"
+        ) from error
 
 
 class Phase(IntEnum):

@@ -8,7 +8,7 @@ import numpy as np
 from sims.shapes import Mesh
 from sims.state import State
 
-from ..base import RenderingError
+from ..base import new_renderer
 
 VIEW = 0.86  # m, side of what the camera sees
 HEIGHT = 0.02  # m, at which bodies lie above the table
@@ -74,12 +74,7 @@ class PlaneRenderer:
             RenderingError: no offscreen OpenGL context can be made.
         """
         if size not in self.renderers:
-            try:
-                self.renderers[size] = mujoco.Renderer(self.model, size, size)
-            except Exception as error:  # the GL back ends raise a different type each
-                raise RenderingError(
-                    f"no offscreen OpenGL context ({error}); install libegl1 and libgl1-mesa-dri, or set MUJOCO_GL"
-                ) from error
+            self.renderers[size] = new_renderer(self.model, size, size)
         renderer = self.renderers[size]
         renderer.update_scene(self.data, "overhead")
         return renderer.render()

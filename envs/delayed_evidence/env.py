@@ -6,7 +6,7 @@ import gymnasium
 import mujoco
 import numpy as np
 
-from ..base import DelayedEvidenceBase, Expert, Phase, RenderingError
+from ..base import DelayedEvidenceBase, Expert, Phase, new_renderer
 from .expert import ScriptedExpert
 from .robot import ACTION_HIGH, ACTION_LOW, CAMERAS, CHANNELS, FINGER_OPEN, UNITS, RobotIndex, add_robot
 from .scene import DISTRACTORS, Factors, add_decoys, add_distractors, new_spec, randomise_looks
@@ -208,12 +208,7 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
 
     def _render(self, height: int, width: int, camera: str | mujoco.MjvCamera) -> np.ndarray:
         if (height, width) not in self.renderers:
-            try:
-                self.renderers[height, width] = mujoco.Renderer(self.model, height, width)
-            except Exception as error:  # the GL back ends raise a different type each
-                raise RenderingError(
-                    f"no offscreen OpenGL context ({error}); install libegl1 and libgl1-mesa-dri, or set MUJOCO_GL"
-                ) from error
+            self.renderers[height, width] = new_renderer(self.model, height, width)
         renderer = self.renderers[height, width]
         renderer.update_scene(self.data, camera)
         return renderer.render()

@@ -6,7 +6,7 @@ from pathlib import Path
 import mujoco
 import numpy as np
 
-from ..base import RenderingError
+from ..base import new_renderer
 from .lattice import Lattice
 from .scenes import Room
 
@@ -33,12 +33,7 @@ class RoomRenderer:
     def picture(self, node: int, size: int) -> np.ndarray:
         """uint8 (size, size, 3)."""
         if size not in self.renderers:
-            try:
-                self.renderers[size] = mujoco.Renderer(self.model, size, size)
-            except Exception as error:  # the GL back ends raise a different type each
-                raise RenderingError(
-                    f"no offscreen OpenGL context ({error}); install libegl1 and libgl1-mesa-dri, or set MUJOCO_GL"
-                ) from error
+            self.renderers[size] = new_renderer(self.model, size, size)
         x, y, z, _, pitch, yaw = self.lattice.metric(node)
         up, turn = np.radians(pitch), np.radians(yaw)
         forward = np.array([np.cos(up) * np.cos(turn), np.cos(up) * np.sin(turn), np.sin(up)])
