@@ -49,7 +49,7 @@ def read(folder: Path) -> list[Row]:
     """Results files; those called <table>-<part>.json are one table."""
     contents = []
     for paths in grouped(sorted(folder.glob("*.json")), lambda path: path.stem.split("-")[0]).values():
-        parts = [json.loads(path.read_text()) for path in paths]
+        parts = [measured for path in paths for measured in json.loads(path.read_text())]
         sources = "\n".join(dict.fromkeys(source(part) for part in parts))
         contents.append({"rows": [row for part in parts for row in part["rows"]], "source": sources})
     return contents
@@ -62,7 +62,7 @@ def score_table(about: Row) -> str:
     for (task, policy, memory), rows in arms.items():
         cells = []
         for key, _, scale in SCORES:
-            values = np.array([scale * row[key] for row in rows])
+            values = np.array([scale * row[key] for row in sorted(rows, key=lambda row: row["seed"])])
             cells.append(f"{values.mean():.1f} ({', '.join(f'{v:.0f}' for v in values)})")
         lines.append([task, policy, memory, str(len(rows)), *cells])
     tasks = {row["task"] for row in about["rows"]}

@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT / "experiments"))
 import report
 
 from trace_il.diagnostics import LinearProbe, transforms
+from trace_il.scores import write_results
 from trace_il.signature import prefix_signature
 from trace_il.views.config import ViewPlanningConfig
 
@@ -36,6 +37,7 @@ def test_can_be_imported_and_is_in_the_list(name):
     assert f"`{name}/run.py" in (ROOT / "experiments/README.md").read_text()
 
 
+KEY = ("arm", "seed")
 RUN = [name for name in report.REPORTS if (ROOT / "experiments" / name / "results").exists()]
 
 
@@ -168,3 +170,16 @@ def test_linear_probe_reads_what_is_there(tmp_path):
     assert (LinearProbe.load(tmp_path / "probe.pt")(given[100:]).argmax(-1) == cue[100:]).float().mean() > 0.98
     blind = LinearProbe.fit(given[:100, 3:], cue[:100])
     assert (blind(given[100:, 3:]).argmax(-1) == cue[100:]).float().mean() < 0.7
+
+
+def test_a_results_file_keeps_what_was_measured_before(tmp_path):
+    """Rows of earlier measurements stay with their provenance, unless they were measured again."""
+    path = tmp_path / "results/table.json"
+    path.parent.mkdir()
+    write_results(path, [0, 1], [{"arm": "a", "seed": 0, "value": 1}, {"arm": "a", "seed": 1, "value": 2}], KEY)
+    write_results(path, [1], [{"arm": "a", "seed": 1, "value": 3}], KEY)
+    write_results(path, [1], [{"arm": "a", "seed": 1, "value": 4}, {"arm": "b", "seed": 1, "value": 5}], KEY)
+    measured = json.loads(path.read_text())
+    assert [[row["value"] for row in own["rows"]] for own in measured] == [[1], [4, 5]]
+    assert [own["seeds"] for own in measured] == [[0, 1], [1]]
+    assert [row["value"] for row in report.read(path.parent)[0]["rows"]] == [1, 4, 5]

@@ -8,6 +8,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,21 @@ def provenance(seeds: list[int]) -> dict[str, Any]:
     }
 
 
-def write_results(path: Path, seeds: list[int], rows: list[dict[str, Any]]) -> None:
-    """Provenance and flat rows, written atomically."""
-    atomic_write(path, json.dumps({**provenance(seeds), "rows": rows}, indent=2).encode())
+def write_results(path: Path, seeds: list[int], rows: list[dict[str, Any]], key: Sequence[str] = ()) -> None:
+    """A results file: a list of measurements, each with its provenance and flat rows; written atomically.
+
+    Args:
+        path: of the file. Rows of earlier measurements that it holds stay unless they were measured again.
+        seeds: of this measurement.
+        rows: all of this measurement so far.
+        key: columns that tell one thing that was measured from another; none: the file is written anew.
+    """
+
+    def own(row: dict[str, Any]) -> tuple[Any, ...]:
+        return tuple(row.get(column) for column in key)
+
+    again, kept = {own(row) for row in rows}, []
+    for old in json.loads(path.read_text()) if key and path.exists() else []:
+        if stay := [row for row in old["rows"] if own(row) not in again]:
+            kept.append({**old, "rows": stay})
+    atomic_write(path, json.dumps([*kept, {**provenance(seeds), "rows": rows}], indent=2).encode())

@@ -223,7 +223,7 @@ def main() -> None:
             found = PARTS[part](load(case), options)
             rows += [{"task": case.setting, "seed": case.seed, **row} for row in found]
             print(part, case.setting, case.seed, *found, sep="\n", flush=True)
-            write_results(HERE / f"results/{part}.json", options.seeds, rows)
+            write_results(HERE / f"results/{part}.json", options.seeds, rows, ("task", "seed"))
 
 
 if __name__ == "__main__":

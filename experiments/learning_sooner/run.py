@@ -108,7 +108,9 @@ def main() -> None:
     for part in options.parts:
 
         def write(rows: dict[Case, list[Row]], part: str = part) -> None:
-            write_results(HERE / f"results/{part}.json", options.seeds, [row for own in rows.values() for row in own])
+            lines = [row for own in rows.values() for row in own]
+            key = ("method", "demonstrations", "delay", "seed")
+            write_results(HERE / f"results/{part}.json", options.seeds, lines, key)
 
         def do(case: Case) -> list[Row]:
             return find(case, options.steps, options.jobs)

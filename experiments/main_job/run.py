@@ -18,6 +18,7 @@ from common import Row, in_parallel, program, score_rows, train  # noqa: E402
 from trace_il.scores import write_results  # noqa: E402
 
 Case = tuple[str, str, int]  # task, memory, seed
+KEY = ("memory", "seed")
 
 
 def main() -> None:
@@ -42,7 +43,7 @@ def main() -> None:
         for task in {case[0] for case in rows}:
             own = [case for case in rows if case[0] == task]
             seeds = sorted({seed for _, _, seed in own})
-            write_results(HERE / f"results/{task}.json", seeds, [row for case in own for row in rows[case]])
+            write_results(HERE / f"results/{task}.json", seeds, [row for case in own for row in rows[case]], KEY)
 
     for task in options.tasks:  # once, by all cores; the runs then find them
         program("collect.py", "env=delayed_evidence", f"env.task={task}")

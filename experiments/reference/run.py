@@ -74,7 +74,8 @@ def main() -> None:
         return score_rows({**labels, "published": PUBLISHED[task]}, "none", summary)
 
     def write(rows: dict[Case, list[Row]]) -> None:
-        write_results(HERE / "results/metaworld.json", options.seeds, [row for own in rows.values() for row in own])
+        lines = [row for own in rows.values() for row in own]
+        write_results(HERE / "results/metaworld.json", options.seeds, lines, ("task", "policy", "seed"))
 
     for task in options.tasks:
         words = overrides((task, "act", 0), options.demonstrations)

@@ -196,8 +196,6 @@ def main() -> None:
             scenes = {} if part == "tune" else test_scenes(dim, console)
             collect_training(dim, console)
             trained = [arm for arm in options.arms if arm not in UNTRAINED]
-            times = {"accuracy": 1, "longer": 4}.get(part, 0)
-            known = [Case(arm, dim, seed, times) for arm in ARMS for seed in range(10)] if times else []
             if part == "tune":
                 cases = [Case(arm, dim, TUNING_SEED, tuned=way) for arm in options.arms for way in TUNED.get(arm, ())]
             elif part == "accuracy":
@@ -206,16 +204,13 @@ def main() -> None:
             else:
                 cases = [Case(arm, dim, 0, 4) for arm in trained]
 
-            def write(rows: dict[Case, list[Row]], part: str = part, dim: int = dim, known: list[Case] = known) -> None:
-                for case in known:  # those that were judged before stay in the results
-                    if case not in rows and (case.folder / "judged.json").exists():
-                        rows[case] = json.loads((case.folder / "judged.json").read_text())
+            def write(rows: dict[Case, list[Row]], part: str = part, dim: int = dim) -> None:
                 seeds = [TUNING_SEED] if part == "tune" else options.seeds
                 curves = [row for case in rows for row in curve(case)]
-                write_results(HERE / f"results/curves_{part}-{dim}d.json", seeds, curves)
+                write_results(HERE / f"results/curves_{part}-{dim}d.json", seeds, curves, ("sim", "seed"))
                 judged = [row for own in rows.values() for row in own]
                 if judged:
-                    write_results(HERE / f"results/{part}-{dim}d.json", seeds, judged)
+                    write_results(HERE / f"results/{part}-{dim}d.json", seeds, judged, ("sim", "seed"))
 
             def do(case: Case, scenes: dict[str, list[Any]] = scenes) -> list[Row]:
                 if case.tuned:

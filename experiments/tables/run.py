@@ -6,12 +6,11 @@
 
 Every run is `python train.py ...` with the default configuration but for what its row says, on the same
 demonstrations, steps and evaluation seeds. Finished runs are not repeated, interrupted ones continue. Writes
-results/<table>-<setting>.json, with the runs that were finished before, also those that were not asked for now;
-`python experiments/report.py tables` makes tables and plots from them.
+results/<table>-<setting>.json, where rows of runs that were not asked for now stay; `python experiments/report.py
+tables` makes tables and plots from them.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -21,7 +20,6 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
 from common import (  # noqa: E402
     ABLATIONS,
     MEMORIES,
-    ROOT,
     SETTINGS,
     TASKS,
     Case,
@@ -75,16 +73,11 @@ def main() -> None:
     for table, own in wanted.items():
 
         def write(rows: dict[Case, list[Row]], table: str = table) -> None:
-            every = cases(table, list(range(10)))
             for setting in {case.setting for case in rows}:
-                lines, seeds = [], set()
-                for case in every:
-                    path = ROOT / f"runs/{case.name}/summary.json"
-                    if case.setting == setting and (case in rows or path.exists()):
-                        lines += rows[case] if case in rows else scores(case, json.loads(path.read_text()))
-                        seeds.add(case.seed)
+                own = [case for case in rows if case.setting == setting]
                 label = "".join(c if c.isalnum() else "_" for c in setting)
-                write_results(HERE / f"results/{table}-{label}.json", sorted(seeds), lines)
+                lines, seeds = [row for case in own for row in rows[case]], sorted({case.seed for case in own})
+                write_results(HERE / f"results/{table}-{label}.json", seeds, lines, ("policy", "memory", "seed"))
 
         in_parallel(own, options.jobs, do, write)
 

@@ -74,7 +74,9 @@ def main() -> None:
     for part in options.parts:
 
         def write(rows: dict[Case, list[Row]], part: str = part) -> None:
-            write_results(HERE / f"results/{part}.json", options.seeds, [row for own in rows.values() for row in own])
+            lines = [row for own in rows.values() for row in own]
+            key = ("policy", "memory", "demonstrations", "seed")
+            write_results(HERE / f"results/{part}.json", options.seeds, lines, key)
 
         own = cases(part, options.seeds)
         first = {case.backend: case for case in reversed(own) if case.demonstrations == own[0].demonstrations}

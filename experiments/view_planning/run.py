@@ -116,7 +116,7 @@ def main() -> None:
 
         def write(done: dict[Case, list[Row]], part: str = part, first: list[Row] = first) -> None:
             lines = [*first, *(row for own in done.values() for row in own)]
-            write_results(HERE / f"results/{part}.json", options.seeds, lines)
+            write_results(HERE / f"results/{part}.json", options.seeds, lines, ("arm", "seed"))
 
         def do(case: Case) -> list[Row]:
             return rows(case.arm, case.seed, train(case.name, case.overrides, options.jobs))
