@@ -275,6 +275,16 @@ def test_killed_collection_keeps_whole_episodes_and_continues(tmp_path):
         np.testing.assert_array_equal(after.states[number], expected.states)
 
 
+def test_two_collections_at_once_make_one_dataset(tmp_path):
+    words = [str(ROOT / "collect.py"), "env=corridor", "env.delay=15", "data.root=d", "data.episodes=8"]
+    command = [sys.executable, *words, "parallel.workers=1"]
+    both = [subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sum("collected 8 demonstrations" in text for text in said) == 1
+    assert len(DatasetReader(tmp_path / "d")) == 8
+
+
 def test_video_of_small_frames_has_the_same_bytes_every_time():
     env = gymnasium.make("Corridor-v0", delay=15)
     frames = [env.reset(seed=1)[0]["pixels"]["top"]]

@@ -26,7 +26,7 @@ from .data.datamodule import EpisodeDataModule
 from .data.lerobot import read_info
 from .environment import camera_sizes, channel_names, check_channels, control_hz, make_env
 from .errors import UserError
-from .files import atomic_write
+from .files import atomic_write, only_writer
 from .learn import BranchTemplates, ImitationModule
 from .memory.recall import RecallHead
 from .memory.teacher import AttentionTeacher
@@ -72,18 +72,23 @@ def dataset_root(config: TrainConfig | CollectConfig) -> tuple[Path, CollectSpec
 def collect_missing(config: TrainConfig | CollectConfig, console: Console) -> Path:
     """Collect the demonstrations that are not there yet, with a progress bar. A recorded dataset is used as it is."""
     root, spec = dataset_root(config)
+    if _missing(config, root):
+        note = f"another process collects demonstrations in {root}; waiting for it"
+        with only_writer(root, lambda: console.print(note)), Progress(console=console, transient=True) as bar:
+            if missing := _missing(config, root):  # nobody else has collected them meanwhile
+                wanted, parallel = config.data.episodes, config.parallel
+                job = bar.add_task(f"demonstrations -> {root}", total=wanted, completed=wanted - missing)
+                for present in collect(root, spec, wanted, parallel.workers, parallel.ray_address):
+                    bar.update(job, completed=present)
+                console.print(f"collected {missing} demonstrations in {root}")
+    return root
+
+
+def _missing(config: TrainConfig | CollectConfig, root: Path) -> int:
+    """How many demonstrations are to be collected; none into a dataset that somebody recorded."""
     here = read_info(root)["total_episodes"] if (root / "meta/info.json").exists() else 0
     own = here == 0 or (root / "meta/trace_il.json").exists()
-    if not own or (config.data.root is not None and here >= config.data.episodes):
-        return root  # a recorded dataset: it is used as it is
-    if here < config.data.episodes:
-        with Progress(console=console, transient=True) as bar:
-            job = bar.add_task(f"demonstrations -> {root}", total=config.data.episodes, completed=here)
-            parallel = config.parallel
-            for present in collect(root, spec, config.data.episodes, parallel.workers, parallel.ray_address):
-                bar.update(job, completed=present)
-        console.print(f"collected {config.data.episodes - here} demonstrations in {root}")
-    return root
+    return max(0, config.data.episodes - here) if own else 0
 
 
 def episodes_per_scene(root: Path, config: TrainConfig) -> int:
