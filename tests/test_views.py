@@ -32,7 +32,7 @@ from envs.view_planning.scenes import Room
 from envs.view_planning.tasks import Distances, Place
 from envs.view_planning.views import RoomRenderer, Views, telling
 from trace_il.errors import UserError
-from trace_il.views.agent import NO_MOVE, PathBatch, ViewAgent
+from trace_il.views.agent import PathBatch, ViewAgent
 from trace_il.views.batch import choices, from_records, from_trajectories
 from trace_il.views.distill import CAP, CHOICE_KINDS, KINDS, Sampler, distil, single_graphs, successes
 from trace_il.views.explore import episodes, greedy, run, sampled
@@ -248,10 +248,13 @@ def test_records_replay_and_moves_are_balanced(places, graphs, explored):
         if record.kind in CHOICE_KINDS:
             assert record.paths[record.answer] == record.moves and record.ends[record.answer] == record.goal
             continue
-        assert len(record.best) == len(record.left) == len(nodes) and record.best[-1] >> Move.STOP & 1
-        assert record.left[-1] == 0
-        assert all(best > 0 for best in record.best)
-    moves = np.concatenate([record.moves for record in records if len(record.moves)])
+        assert len(record.best) == len(record.left) == len(nodes) and all(best > 0 for best in record.best)
+        for node, best, left in zip(nodes, record.best, record.left, strict=True):
+            assert (best >> Move.STOP & 1) == (left == 0) == (node == record.goal)
+    parts = [record for record in records if record.astray]
+    assert len(parts) > 100 and any(0 in record.left for record in parts)
+    assert len({(record.scene, record.start, record.moves) for record in parts}) < 0.3 * len(parts)
+    moves = np.concatenate([record.moves for record in records if record.moves and not record.astray])
     assert np.bincount(moves.astype(int), minlength=MOVES).max() < 1.6 * CAP * len(moves)
     walks = distil([Sampler(places[0], graphs[0], walk=True)], 50, 0)
     assert all(replay(places[0], record)[-1] == record.goal for record in walks)
@@ -289,7 +292,6 @@ def test_an_agent_learns_from_a_batch_and_padding_does_not_matter(places, graphs
         loss.backward()
         optimiser.step()
     assert float(loss.detach()) < 0.5 * first
-    assert (batch.last[:, 0] == NO_MOVE).all()
 
 
 def test_rollouts_equal_the_policy_on_their_own_record(places):
@@ -299,9 +301,15 @@ def test_rollouts_equal_the_policy_on_their_own_record(places):
     assert all(np.array_equal(own.nodes, path_nodes(places[own.scene].table, own.nodes[0], own.moves)) for own in found)
     batch = from_trajectories(places, found)
     with torch.no_grad():
-        said = agent.move(agent(batch)).argmax(-1)
+        said = agent.decide(agent(batch), batch.closed).argmax(-1)
     asked = batch.label.sum(-1) > 0
     assert asked.any() and torch.equal(said[asked], batch.label.argmax(-1)[asked])
+    for own, closed in zip(found, batch.closed.numpy(), strict=True):
+        for step, move in enumerate(own.moves):
+            after, been = places[own.scene].table[own.nodes[step], move], own.nodes[: step + 1]
+            bumped = [then for then in range(step) if own.nodes[then] == own.nodes[then + 1]]
+            tried = any(own.nodes[then] == own.nodes[step] and own.moves[then] == move for then in bumped)
+            assert closed[step, move] == (tried or (after != own.nodes[step] and after in been))
     one, two = (run(agent, places, tasks, sampled(torch.Generator().manual_seed(0))) for _ in range(2))
     assert all(np.array_equal(a.nodes, b.nodes) for a, b in zip(one, two, strict=True))
 
@@ -334,12 +342,16 @@ def test_advantages_and_the_variance_filter():
     assert informative(np.array([1, 1, 0, 1, 0, 0.0]), 2).tolist() == [False, False, True, True, False, False]
 
 
-def test_export_for_language_models(tmp_path, places, graphs):
+def test_export_for_language_models(tmp_path, places, graphs, explored):
     samplers = [Sampler(place, graph) for place, graph in zip(places, graphs, strict=True)]
     records = list(distil(samplers, 120, 0))
-    count = write(tmp_path / "views", places, records)
+    own = Trajectory(
+        0, records[0].goal, path_nodes(places[0].table, places[0].room.starts[0], [6]), np.array([6]), False, False
+    )
+    parts = Sampler(places[0], graphs[0], [own]).along(np.random.default_rng(0))
+    count = write(tmp_path / "views", places, [*records, *parts])
     rows = json.loads((tmp_path / "views/sharegpt.json").read_text())
-    assert count == len(rows) == 120
+    assert count == len(rows) == 120 and parts
     for row in rows:
         text = " ".join(message["content"] for message in row["messages"])
         assert text.count("<image>") == len(row["images"])

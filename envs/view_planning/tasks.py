@@ -91,6 +91,12 @@ class Place:
         return self.lattice.metric(np.arange(self.lattice.size)).astype(np.float32)
 
     @cached_property
+    def unobstructed(self) -> np.ndarray:
+        """Where every move would lead if nothing stood in its way, (nodes, MOVES) int32; -1: out of the lattice."""
+        after = self.lattice.table(np.ones((*self.lattice.shape[:4], MOVES), bool))
+        return np.where(after == np.arange(len(after))[:, None], -1, after)
+
+    @cached_property
     def from_starts(self) -> dict[int, np.ndarray]:
         """Fewest moves from each of the starts to every node."""
         return {int(start): breadth_first(self.table, start) for start in self.room.starts}

@@ -2,12 +2,16 @@
 
     f(image)        convolutional features, 8 x 8 places
     z(here, there)  comparison: how well each place matches the other's by displacement, and both features -> a vector
-    h_t             causal transformer over z(view_t, goal) + pose since the start + last move
+    h_t             causal transformer over z(view_t, goal) + pose since the start
     heads           moves and STOP, moves that are left, where the goal is, value (for reinforcement learning)
     P2V, V2P        score(z(start, end), g(moves)): whether moves lead from the first view to the second
 
 Correlations are ordered by displacement, as in FlowNet (Dosovitskiy et al. 2015), so that "moved three places to the
-left" looks alike wherever it is seen. The rest is small on purpose.
+left" looks alike wherever it is seen. The rest is small on purpose. Neither the last move nor the number of moves is
+an input: in good examples both tell what comes next, and an agent that copies them cannot correct itself (de Haan et
+al. 2019). What it has seen and where it has been tells the same and is true.
+
+An agent knows its pose, so it knows which moves lead to where it has been, and which were blocked: these are closed.
 """
 
 from typing import NamedTuple
@@ -15,13 +19,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from envs.view_planning.env import BUDGET
 from envs.view_planning.lattice import MOVES
 
 PLACES = 8  # of features along a side
 SHIFTS = 2 * PLACES - 1  # displacements along a side
-NO_MOVE = MOVES + 1  # stands for the last move where there was none; MOVES is STOP
+NO_MOVE = MOVES + 1  # behind the end of a path; MOVES is STOP
 POSE_FEATURES = 6
+CLOSED = 10.0  # by how much the logit of a closed move falls
 
 
 class PathBatch(NamedTuple):
@@ -32,8 +36,7 @@ class PathBatch(NamedTuple):
     goal: Tensor  # (B,) index into images
     seen: Tensor  # (B, T) bool: False: the agent must do without this view
     pose: Tensor  # (B, T, POSE_FEATURES), since the start
-    last: Tensor  # (B, T) last move, or NO_MOVE
-    blocked: Tensor  # (B, T) bool: whether it was blocked
+    closed: Tensor  # (B, T, MOVES + 1) bool: moves that were blocked here, or lead to where the agent has been
     label: Tensor  # (B, T, MOVES + 1) distribution over what to do; zeros: not asked
     left: Tensor  # (B, T) moves that are left to the goal; -1: not asked
     where: Tensor  # (B, T, POSE_FEATURES), the goal as seen from each view; asked with `left`
@@ -61,20 +64,6 @@ def _shifted() -> Tensor:
     return out.flatten(0, 1).flatten(1)
 
 
-class Residual(nn.Module):
-    """Two convolutions around which the input passes."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.GroupNorm(8, channels), nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1),
-            nn.GroupNorm(8, channels), nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1),
-        )  # fmt: skip
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x)
-
-
 class ViewAgent(nn.Module):
     """The agent.
 
@@ -83,45 +72,43 @@ class ViewAgent(nn.Module):
         channels: of the features.
         width, layers, heads: of the transformer.
         pose: False hides the pose (ablation).
+        revisit: True leaves all moves open (ablation).
     Raises:
         ValueError: a size that does not fit.
     """
 
     def __init__(
         self, image_size: int = 64, channels: int = 48, width: int = 128, layers: int = 2, heads: int = 4,
-        pose: bool = True,
+        pose: bool = True, revisit: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         if image_size % 8 or image_size < 32:
             raise ValueError(f"image_size must be a multiple of 8, at least 32, got {image_size}")
         if channels % 8 or width % heads:
             raise ValueError(f"channels must be a multiple of 8 and width of heads, got {channels}, {width}, {heads}")
-        self.image_size, self.width, self.uses_pose = image_size, width, pose
+        self.image_size, self.width, self.uses_pose, self.revisits = image_size, width, pose, revisit
         self.shifted: Tensor
-        stride = image_size // 32
+        stride = image_size // (2 * PLACES)
         self.features = nn.Sequential(
-            nn.Conv2d(3, 32, 5, stride=max(1, stride), padding=2), nn.GroupNorm(8, 32), nn.SiLU(),
-            nn.Conv2d(32, channels, 3, stride=2, padding=1), nn.GroupNorm(8, channels), nn.SiLU(),
-            nn.Conv2d(channels, channels, 3, stride=2, padding=1), Residual(channels), nn.AdaptiveAvgPool2d(PLACES),
+            nn.Conv2d(3, 32, 2 * stride, stride, stride // 2), nn.GroupNorm(8, 32), nn.SiLU(),
+            nn.Conv2d(32, channels, 3, 2, 1), nn.GroupNorm(8, channels), nn.SiLU(),
+            nn.Conv2d(channels, channels, 3, 1, 1), nn.AdaptiveAvgPool2d(PLACES),
         )  # fmt: skip
         self.sharpness = nn.Parameter(torch.tensor(1.5))  # logarithm of the factor of the correlations
         self.register_buffer("shifted", _shifted(), persistent=False)
         self.match = nn.Sequential(
-            nn.Conv2d(SHIFTS**2 + 2 * channels, 64, 1), nn.SiLU(), nn.Conv2d(64, 64, 3, padding=1), nn.SiLU(),
-            nn.Conv2d(64, 24, 1), nn.SiLU(), nn.Flatten(), nn.Linear(24 * PLACES**2, width), nn.SiLU(),
-            nn.Linear(width, width),
+            nn.Conv2d(SHIFTS**2 + 2 * channels, 64, 1), nn.SiLU(), nn.Conv2d(64, 64, 3, 2, 1), nn.SiLU(),
+            nn.Flatten(), nn.Linear(64 * (PLACES // 2) ** 2, width), nn.SiLU(), nn.Linear(width, width),
         )  # fmt: skip
         self.unseen = nn.Parameter(torch.zeros(width))
         self.pose = nn.Linear(POSE_FEATURES, width)
-        self.last = nn.Embedding(NO_MOVE + 1, width)
-        self.bump = nn.Parameter(torch.zeros(width))
-        self.position = nn.Parameter(0.02 * torch.randn(BUDGET + 1, width))
         layer = nn.TransformerEncoderLayer(width, heads, 2 * width, 0.0, "gelu", batch_first=True, norm_first=True)
         self.memory = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
         self.move = nn.Linear(width, MOVES + 1)
         self.moves_left = nn.Linear(width, 1)
         self.where = nn.Linear(width, POSE_FEATURES)
         self.value = nn.Linear(width, 1)
+        self.step = nn.Embedding(NO_MOVE + 1, width)
         self.path = nn.GRU(width, width, batch_first=True)
         self.pair = nn.ModuleDict({name: nn.Linear(width, width) for name in ("p2v", "v2p")})
 
@@ -139,14 +126,17 @@ class ViewAgent(nn.Module):
         moved = same[:, self.shifted].unflatten(-1, (PLACES, PLACES))  # (N, SHIFTS^2, 8, 8)
         return self.match(torch.cat([moved, here, there], dim=1))
 
-    def remember(self, z: Tensor, pose: Tensor, last: Tensor, blocked: Tensor) -> Tensor:
-        """Comparisons (B, T, W), poses (B, T, 6), last moves and whether they were blocked (B, T) -> h, (B, T, W)."""
+    def remember(self, z: Tensor, pose: Tensor) -> Tensor:
+        """Comparisons (B, T, W) and poses (B, T, POSE_FEATURES) -> h, (B, T, W)."""
         steps = z.shape[1]
-        token = z + self.last(last) + blocked.unsqueeze(-1) * self.bump + self.position[:steps]
-        if self.uses_pose:
-            token = token + self.pose(pose)
+        token = z + self.pose(pose) if self.uses_pose else z
         future = torch.ones(steps, steps, dtype=torch.bool, device=z.device).triu(1)
         return self.memory(token, mask=future)
+
+    def decide(self, hidden: Tensor, closed: Tensor) -> Tensor:
+        """Logits (..., MOVES + 1) of what to do, for h (..., W)."""
+        logits = self.move(hidden)
+        return logits if self.revisits else logits - CLOSED * closed
 
     def forward(self, batch: PathBatch) -> Tensor:
         """h of every view of the paths, (B, T, W)."""
@@ -154,7 +144,7 @@ class ViewAgent(nn.Module):
         goal = batch.goal.unsqueeze(1).expand_as(batch.view)
         z = self.unseen.expand(*batch.view.shape, -1).clone()
         z[batch.seen] = self.compare(features[batch.view[batch.seen]], features[goal[batch.seen]]).to(z.dtype)
-        return self.remember(z, batch.pose, batch.last, batch.blocked)
+        return self.remember(z, batch.pose)
 
     def scores(self, batch: ChoiceBatch) -> tuple[Tensor, Tensor]:
         """How well path p leads to end e, of P2V and of V2P, each (B, ends C, paths C)."""
@@ -162,7 +152,7 @@ class ViewAgent(nn.Module):
         count, choices = batch.end.shape
         start = features[batch.start].unsqueeze(1).expand(-1, choices, -1, -1, -1).flatten(0, 1)
         z = self.compare(start, features[batch.end.flatten()]).unflatten(0, (count, choices))
-        moves = self.last(batch.paths.flatten(0, 1))
+        moves = self.step(batch.paths.flatten(0, 1))
         ends = (batch.paths.flatten(0, 1) != NO_MOVE).sum(-1).clamp_min(1) - 1
         g = self.path(moves)[0][torch.arange(count * choices, device=ends.device), ends].unflatten(0, (count, choices))
         p2v, v2p = (self.pair[name](z) @ g.transpose(1, 2) / self.width**0.5 for name in ("p2v", "v2p"))

@@ -25,6 +25,22 @@ def pose_features(metric: np.ndarray, origin: np.ndarray) -> np.ndarray:
     return np.stack(parts, axis=-1)
 
 
+def closed_moves(place: Place, nodes: Sequence[int] | np.ndarray, moves: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Which moves were blocked where the agent is, or lead to where it has been: (T, MOVES + 1) bool for nodes (T,).
+
+    Args:
+        moves: (T - 1,) those between the nodes, or more.
+    """
+    path, made = np.asarray(nodes), np.asarray(moves, int)[: len(nodes) - 1]
+    before = np.tri(len(path), dtype=bool)[:, :, None]  # [now, then]
+    out = np.zeros((len(path), MOVES + 1), bool)
+    out[:, :MOVES] = (before & (place.unobstructed[path][:, None] == path[None, :, None])).any(1)
+    bumped = np.flatnonzero(path[1:] == path[:-1])
+    for then in bumped:
+        out[then + 1 :, made[then]] |= path[then + 1 :] == path[then]
+    return out
+
+
 class Gallery:
     """Images of a batch, each once.
 
@@ -55,15 +71,15 @@ class Gallery:
 
 def paths(
     places: Sequence[Place],
-    rows: Sequence[tuple[int, int, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
+    rows: Sequence[tuple[int, int, np.ndarray, Sequence[int] | np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
 ) -> PathBatch:
-    """A batch of rows (scene, goal, nodes (T,), moves made before each (T,), seen (T,), labels (T, MOVES + 1), moves
-    left (T,))."""
+    """A batch of rows (scene, goal, nodes (T,), moves between them, seen (T,), labels (T, MOVES + 1), moves left
+    (T,))."""
     gallery, count, longest = Gallery(places), len(rows), max(len(row[2]) for row in rows)
     view, goal = np.zeros((count, longest), int), np.zeros(count, int)
-    seen, blocked = np.zeros((count, longest), bool), np.zeros((count, longest), bool)
+    seen, closed = np.zeros((count, longest), bool), np.zeros((count, longest, MOVES + 1), bool)
     pose, where = (np.zeros((count, longest, POSE_FEATURES), np.float32) for _ in range(2))
-    last, left = np.full((count, longest), NO_MOVE), np.full((count, longest), -1.0, np.float32)
+    left = np.full((count, longest), -1.0, np.float32)
     label = np.zeros((count, longest, MOVES + 1), np.float32)
     for number, (scene, target, nodes, moves, visible, best, remaining) in enumerate(rows):
         steps = len(nodes)
@@ -71,13 +87,12 @@ def paths(
         view[number, :steps] = gallery(scene, np.where(visible, nodes, nodes[0]))
         seen[number, :steps] = visible
         metric = places[scene].metric
-        pose[number, :steps] = pose_features(metric[np.where(visible, nodes, nodes[0])], metric[nodes[0]])
+        pose[number, :steps] = pose_features(metric[nodes], metric[nodes[0]])
         where[number, :steps] = pose_features(metric[target], metric[nodes])
-        last[number, :steps] = moves
-        blocked[number, 1:steps] = visible[1:] & (nodes[1:] == nodes[:-1])
+        closed[number, :steps] = closed_moves(places[scene], nodes, moves)
         label[number, :steps] = best / np.maximum(best.sum(-1, keepdims=True), 1)
         left[number, :steps] = remaining
-    parts = (view, goal, seen, pose, last, blocked, label, left, where)
+    parts = (view, goal, seen, pose, closed, label, left, where)
     return PathBatch(gallery.images(), *(torch.from_numpy(part) for part in parts))
 
 
@@ -95,8 +110,7 @@ def from_records(places: Sequence[Place], records: Sequence[Record]) -> PathBatc
             nodes, best, left, seen = nodes[:1], best[:1], left[:1], seen[:1]
         if record.kind == "distance":
             best = 0 * best
-        before = np.array([NO_MOVE, *record.moves])[: len(nodes)]
-        rows.append((record.scene, record.goal, nodes, before, seen, best, left))
+        rows.append((record.scene, record.goal, nodes, record.moves, seen, best, left))
     return paths(places, rows)
 
 
@@ -107,8 +121,8 @@ def from_trajectories(places: Sequence[Place], trajectories: Sequence[Trajectory
         done = [*own.moves, Move.STOP] if own.stopped else list(own.moves)
         best = np.eye(MOVES + 1, dtype=np.float32)[np.array(done, int)].reshape(len(done), MOVES + 1)
         nodes = own.nodes[: len(done)]
-        before = np.array([NO_MOVE, *own.moves])[: len(done)]
-        rows.append((own.scene, own.goal, nodes, before, np.ones(len(nodes), bool), best, np.full(len(nodes), -1.0)))
+        seen, left = np.ones(len(nodes), bool), np.full(len(nodes), -1.0)
+        rows.append((own.scene, own.goal, nodes, own.moves, seen, best, left))
     return paths(places, rows)
 
 

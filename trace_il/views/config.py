@@ -39,8 +39,9 @@ class ViewConfig:
     walk: bool = False  # random walks of the graph in place of shortest ways
     persistent: bool = True  # the graph keeps what earlier iterations found
     longest: int = 12  # moves of a path
-    records: int = 8000  # distilled in an iteration
+    records: int = 16000  # distilled in an iteration
     pose: bool = True  # the agent knows its pose since the start
+    revisit: bool = False  # it may go back to where it has been
     init: str | None = None  # agent.pt of a base agent, in place of a new one
 
 
@@ -50,7 +51,7 @@ class ViewTrainerConfig(FitConfig):
     steps_per_epoch: int = 80
     learning_rate: float = 1e-3
     rl_learning_rate: float = 1e-4
-    batch_size: int = 32  # paths a step and process; half as many choices
+    batch_size: int = 64  # paths a step and process; a quarter as many choices
     base_epochs: int = 6
 
 

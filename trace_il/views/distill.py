@@ -8,9 +8,13 @@
     inverse         which one move led from a view to the next
     arrived         whether the target has been reached, else how to go on
 
-Ways to a target end where it counts as reached, within 0.5 m and 30 degrees, and STOP is right there and nowhere else;
-the other kinds are about exact poses. A record names its room, its start and its moves; images and texts follow from
-these, so each can be replayed.
+Ways end at the target's own pose, though an episode succeeds within 0.5 m and 30 degrees of it: there the two views are
+equal, which is easy to see, while the edge of the zone where STOP counts is not. A record names its room, its start and
+its moves; images and texts follow from these, so each can be replayed.
+
+Most of what the agent navigates by is not good examples but what it did itself: a part of any trajectory, a target
+near it, and the best moves of the graph at every view as labels. What was done then says nothing of what is right, so
+there is nothing to copy but the views (Ross et al. 2011); and each part serves several targets.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,18 +22,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.view_planning.env import BUDGET
-from envs.view_planning.lattice import INVERSE, MOVES, Move, arrived
+from envs.view_planning.lattice import INVERSE, MOVES, Move, breadth_first
 from envs.view_planning.tasks import CHOICES, Place
 
 from .graph import Router, Trajectory, ViewGraph, path_nodes
 
 KINDS = ("navigate", "sequence", "choose_path", "choose_view", "distance", "inverse", "arrived")
-EXACT = ("distance", "inverse")  # kinds that are about the goal itself
 LONGEST_CHOICE = 6  # moves
 CHOICE_KINDS = ("choose_path", "choose_view")
-SHARES = (0.5, 0.1, 0.1, 0.1, 0.05, 0.05, 0.1)  # of the kinds
-ASTRAY = 0.5  # share of paths to navigate that begin with a part of a trajectory
+SHARES = (0.6, 0.05, 0.12, 0.12, 0.03, 0.04, 0.04)  # of the kinds
+ASTRAY, TARGETS, WINDOW = 0.8, 4, 10  # share of navigation that follows trajectories; targets of a part; its most moves
 CAP = 0.15  # share of all moves that one of them should not go beyond
 
 
@@ -37,9 +39,9 @@ CAP = 0.15  # share of all moves that one of them should not go beyond
 class Record:
     """One supervised example.
 
-    `moves` lead from `start` to `goal`, or to where it counts as reached; a "sequence", "distance" or "inverse" shows
-    only the start and the goal. For the
-    two choices `ends` and `paths` are the options, `paths[i]` leading to `ends[i]`, and `answer` is the right one.
+    `moves` lead from `start` to `goal`, unless they are a part of a trajectory (`astray`); a "sequence", "distance" or
+    "inverse" shows only the start and the goal. For the two choices `ends` and `paths` are the options, `paths[i]`
+    leading to `ends[i]`, and `answer` is the right one.
     """
 
     kind: str
@@ -52,6 +54,7 @@ class Record:
     ends: tuple[int, ...] = ()
     paths: tuple[tuple[int, ...], ...] = ()
     answer: int = 0
+    astray: bool = False
 
 
 class Sampler:
@@ -60,8 +63,7 @@ class Sampler:
     Args:
         place: the room.
         graph: its view graph.
-        trajectories: of the room. Half of the paths to navigate begin with a part of one: an agent that has gone
-            astray, or bumped into something, must find its way too, and the graph knows what is best at every node.
+        trajectories: of the room, to navigate along.
         walk: paths are random walks of the graph and their own moves the labels, as in the paper's code; False: the
             shortest ways, and everything that lies on one is right.
         longest: of a path, moves.
@@ -75,55 +77,53 @@ class Sampler:
         self.trajectories = [own for own in trajectories if len(own.moves)]
         self.router = Router(graph)
         self.index = graph.index
-        self.metric = place.metric[self.router.nodes]
         self.degree = (self.router.forward != np.arange(len(graph))[:, None]).sum(1)
         self.usable = np.flatnonzero(self.degree > 0)
 
     def path(
-        self, rng: np.random.Generator, length: tuple[int, int], used: np.ndarray, exact: bool, astray: bool = False
+        self, rng: np.random.Generator, length: tuple[int, int], used: np.ndarray
     ) -> tuple[list[int], list[int], list[int], list[int]] | None:
-        """Places, moves, and what is best and how many moves are left at every place, of a path to a random goal, the
-        place of which comes last in addition; None: this draw has none.
+        """Places, moves, and what is best and how many moves are left at every place, of a shortest way to a random
+        goal; None: this draw has none.
 
         Args:
-            length: fewest and most moves of the shortest way.
-            exact: the path ends at the goal itself, not where it counts as reached.
+            length: fewest and most moves.
             used: how often each move was used so far; where several are right the rarest is taken.
-            astray: the path begins with a part of a trajectory.
         """
-        if not len(self.usable):
-            return None
         if self.walk:
             return self._walk(rng, length)
         goal = int(rng.choice(self.usable))
-        ends = [goal] if exact else np.flatnonzero(arrived(self.metric, self.metric[goal]))
-        labels = self.router.labels(ends)
-        places: list[int] = []
-        moves: list[int] = []
-        if astray:
-            own = self.trajectories[int(rng.integers(len(self.trajectories)))]
-            first, last = np.sort(rng.integers(len(own.nodes), size=2))
-            places = [self.index[int(node)] for node in own.nodes[first : last + 1]]
-            moves = [int(move) for move in own.moves[first:last]]
-            left = labels.left[places[-1]]
-            if left < 0 or len(moves) + left > BUDGET:
-                return None
-        else:
-            wanted = int(rng.integers(length[0], length[1] + 1))
-            far = np.flatnonzero(labels.left == min(wanted, int(labels.left.max())))
-            if not len(far) or labels.left[far[0]] < length[0]:
-                return None
-            places = [int(rng.choice(far))]
-        at = places[-1]
+        labels = self.router.labels([goal])
+        wanted = min(int(rng.integers(length[0], length[1] + 1)), int(labels.left.max()))
+        if wanted < length[0]:
+            return None
+        at = int(rng.choice(np.flatnonzero(labels.left == wanted)))
+        places, moves = [at], []
         while labels.left[at]:
             right = np.flatnonzero(labels.best[at, :MOVES])
             share = 1.0 / (1.0 + used[right])
-            move = int(rng.choice(right, p=share / share.sum()))
-            at = int(self.router.forward[at, move])
+            moves.append(int(rng.choice(right, p=share / share.sum())))
+            at = int(self.router.forward[at, moves[-1]])
             places.append(at)
-            moves.append(move)
-        best, left = [bits(labels.best[place]) for place in places], labels.left[places].tolist()
-        return [*places, goal], moves, best, left
+        return places, moves, [bits(labels.best[place]) for place in places], labels.left[places].tolist()
+
+    def along(self, rng: np.random.Generator) -> list[Record]:
+        """Records of a part of a trajectory with `TARGETS` targets near it; empty: this draw has none."""
+        own = self.trajectories[int(rng.integers(len(self.trajectories)))]
+        count = 1 + int(rng.integers(min(len(own.moves), WINDOW)))
+        first = int(rng.integers(len(own.moves) - count + 1))
+        moves = tuple(map(int, own.moves[first : first + count]))
+        places = [self.index[int(node)] for node in own.nodes[first : first + count + 1]]
+        out = []
+        for _ in range(TARGETS):
+            away = breadth_first(self.router.forward, places[int(rng.integers(len(places)))], self.longest)
+            far = np.flatnonzero(away == min(int(rng.integers(self.longest + 1)), int(away.max())))
+            goal = int(rng.choice(far))
+            labels = self.router.labels([goal])
+            best, left = [bits(labels.best[place]) for place in places], labels.left[places].tolist()
+            start, end = int(own.nodes[first]), int(self.router.nodes[goal])
+            out.append(Record("navigate", self.place.index, start, end, moves, tuple(best), tuple(left), astray=True))
+        return out
 
     def _walk(
         self, rng: np.random.Generator, length: tuple[int, int]
@@ -134,24 +134,25 @@ class Sampler:
             return None
         places = path_nodes(self.router.forward, start, moves).tolist()
         best, left = [1 << move for move in (*moves, Move.STOP)], [*range(len(moves), -1, -1)]
-        return [*places, places[-1]], list(moves), best, left
+        return places, list(moves), best, left
 
-    def record(self, rng: np.random.Generator, kind: str, used: np.ndarray) -> Record | None:
-        """One record of a kind; None: this draw has none."""
+    def records(self, rng: np.random.Generator, kind: str, used: np.ndarray) -> list[Record]:
+        """One record of a kind, or those of a part of a trajectory; empty: this draw has none."""
+        if not len(self.usable):
+            return []
         if kind in CHOICE_KINDS:
             return self.choice(rng, kind)
+        if kind == "navigate" and self.trajectories and not self.walk and rng.random() < ASTRAY:
+            return self.along(rng)
         shortest = {"inverse": (1, 1), "arrived": (0, 2)}.get(kind, (1, self.longest))
-        astray = kind == "navigate" and len(self.trajectories) > 0 and rng.random() < ASTRAY
-        found = self.path(rng, shortest, used, kind in EXACT, astray)
+        found = self.path(rng, shortest, used)
         if found is None:
-            return None
+            return []
         places, moves, best, left = found
-        *nodes, goal = map(int, self.router.nodes[places])
-        if not moves and kind != "arrived":
-            return None
-        return Record(kind, self.place.index, nodes[0], goal, tuple(moves), tuple(best), tuple(left))
+        nodes = list(map(int, self.router.nodes[places]))
+        return [Record(kind, self.place.index, nodes[0], nodes[-1], tuple(moves), tuple(best), tuple(left))]
 
-    def choice(self, rng: np.random.Generator, kind: str) -> Record | None:
+    def choice(self, rng: np.random.Generator, kind: str) -> list[Record]:
         """A multiple-choice record: four random walks of the graph from one node, of one length, to different ends."""
         at, length = int(rng.choice(self.usable)), int(rng.integers(1, min(self.longest, LONGEST_CHOICE) + 1))
         options: dict[int, tuple[int, ...]] = {}
@@ -163,8 +164,9 @@ class Sampler:
                 answer = int(rng.integers(CHOICES))
                 ends, paths = tuple(options), tuple(options.values())
                 start = int(self.router.nodes[at])
-                return Record(kind, self.place.index, start, ends[answer], paths[answer], (), (), ends, paths, answer)
-        return None
+                question = (start, ends[answer], paths[answer], (), (), ends, paths, answer)
+                return [Record(kind, self.place.index, *question)]
+        return []
 
     def _from(self, rng: np.random.Generator, at: int, length: int) -> tuple[int, tuple[int, ...]]:
         """Where a random walk of the graph ends, and its moves."""
@@ -218,22 +220,25 @@ def distil(samplers: Sequence[Sampler], count: int, seed: int, shares: Sequence[
     """
     rng = np.random.default_rng(seed)
     used = np.zeros(MOVES + 1)
-    kinds = rng.choice(len(KINDS), count, p=np.asarray(shares) / np.sum(shares))
     sizes = np.array([len(sampler.usable) for sampler in samplers], float)
     if not sizes.sum():
         raise ValueError("the view graphs hold no edge; explore with more rollouts")
-    for kind in kinds:
-        for attempt in range(400):
-            sampler = samplers[int(rng.choice(len(samplers), p=sizes / sizes.sum()))]
-            record = sampler.record(rng, KINDS[kind], used)
-            if record is None:
-                continue
-            if attempt < 20 and record.moves:
-                common = np.bincount(record.moves, minlength=MOVES).argmax()
-                if used[common] > CAP * max(used.sum(), 200):
+    for kind, wanted in zip(KINDS, rng.multinomial(count, np.asarray(shares) / np.sum(shares)), strict=True):
+        made = 0
+        while made < wanted:
+            for attempt in range(400):
+                sampler = samplers[int(rng.choice(len(samplers), p=sizes / sizes.sum()))]
+                found = sampler.records(rng, kind, used)
+                if not found:
                     continue
-            used += np.bincount(record.moves, minlength=MOVES + 1)
-            yield record
-            break
-        else:
-            raise ValueError(f"the view graphs hold no path for records of kind {KINDS[kind]!r}; explore more")
+                if attempt < 20 and not found[0].astray and found[0].moves:
+                    common = np.bincount(found[0].moves, minlength=MOVES).argmax()
+                    if used[common] > CAP * max(used.sum(), 200):
+                        continue
+                if not found[0].astray:
+                    used += np.bincount(found[0].moves, minlength=MOVES + 1)
+                yield from found[: wanted - made]
+                made += len(found)
+                break
+            else:
+                raise ValueError(f"the view graphs hold no path for records of kind {kind!r}; explore more")

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from envs.view_planning.env import BUDGET
-from envs.view_planning.lattice import MOVES, Move, arrived
+from envs.view_planning.lattice import Move, arrived
 from envs.view_planning.tasks import Distances, Episode, Place
 
-from .agent import NO_MOVE, ViewAgent
-from .batch import Gallery, pose_features
+from .agent import ViewAgent
+from .batch import Gallery, closed_moves, pose_features
 from .graph import Trajectory
 
 Chooser = Callable[[Tensor], Tensor]  # logits (B, MOVES + 1) -> what to do (B,)
@@ -53,42 +53,36 @@ def run(
 
 
 def _run(agent: ViewAgent, places: Sequence[Place], tasks: Sequence[Episode], choose: Chooser) -> list[Trajectory]:
-    count, device = len(tasks), agent.unseen.device
-    metric = [places[task.scene].metric for task in tasks]
+    device = agent.unseen.device
     goals = Gallery(places)
     index = np.array([goals(task.scene, [task.goal])[0] for task in tasks])
     target = agent.encode(goals.images().to(device))[index]
     nodes = [[task.start] for task in tasks]
     moves: list[list[int]] = [[] for _ in tasks]
-    stopped = np.zeros(count, bool)
-    z = target.new_zeros(count, 0, agent.width)
+    stopped = np.zeros(len(tasks), bool)
+    going = list(range(len(tasks)))
+    z = target.new_zeros(len(tasks), 0, agent.width)
     for step in range(BUDGET + 1):
         views = Gallery(places)
-        index = np.array([views(task.scene, [own[-1]])[0] for task, own in zip(tasks, nodes, strict=True)])
+        index = np.array([views(tasks[i].scene, [nodes[i][-1]])[0] for i in going])
         here = agent.encode(views.images().to(device))[index]
-        z = torch.cat([z, agent.compare(here, target).unsqueeze(1)], dim=1)
-        pose = np.stack(
-            [pose_features(own[path], own[path[0]]) for own, path in zip(metric, nodes, strict=True)]
-        ).astype(np.float32)
-        last = np.array([[NO_MOVE, *path] for path in moves])
-        seen = np.array(nodes)
-        blocked = np.zeros(seen.shape, bool)
-        blocked[:, 1:] = (seen[:, 1:] == seen[:, :-1]) & (last[:, 1:] != MOVES)
-        parts = [torch.from_numpy(part).to(device) for part in (pose, last, blocked)]
-        logits = agent.move(agent.remember(z, *parts)[:, -1]).float().cpu()
-        done = choose(logits).numpy()
-        stopped |= done == Move.STOP
-        if step == BUDGET or stopped.all():
+        z = torch.cat([z, agent.compare(here, target[going]).unsqueeze(1)], dim=1)
+        metric = [places[tasks[i].scene].metric[nodes[i]] for i in going]
+        pose = np.stack([pose_features(own, own[0]) for own in metric]).astype(np.float32)
+        closed = np.stack([closed_moves(places[tasks[i].scene], nodes[i], moves[i])[-1] for i in going])
+        hidden = agent.remember(z, torch.from_numpy(pose).to(device))[:, -1]
+        done = choose(agent.decide(hidden, torch.from_numpy(closed).to(device)).float().cpu()).numpy()
+        stopped[going] = done == Move.STOP
+        on = np.flatnonzero(done != Move.STOP)
+        if step == BUDGET or not len(on):
             break
-        for number, task in enumerate(tasks):  # those that have stopped stay; their ends are cut off below
-            here_now, over = nodes[number][-1], stopped[number]
-            moves[number].append(int(Move.STOP) if over else int(done[number]))
-            nodes[number].append(here_now if over else int(places[task.scene].table[here_now, done[number]]))
+        going, z = [going[i] for i in on], z[torch.from_numpy(on).to(device)]
+        for i, move in zip(going, done[on].tolist(), strict=True):
+            moves[i].append(move)
+            nodes[i].append(int(places[tasks[i].scene].table[nodes[i][-1], move]))
     out = []
-    for number, task in enumerate(tasks):
-        made = np.array([move for move in moves[number] if move != Move.STOP], np.int64)
-        path = np.array(nodes[number][: len(made) + 1], np.int64)
-        there = bool(arrived(metric[number][path[-1]], metric[number][task.goal]))
-        has_stopped = bool(stopped[number])
-        out.append(Trajectory(task.scene, task.goal, path, made, has_stopped, has_stopped and there))
+    for task, path, made, over in zip(tasks, nodes, moves, stopped.tolist(), strict=True):
+        metric_of = places[task.scene].metric
+        there = over and bool(arrived(metric_of[path[-1]], metric_of[task.goal]))
+        out.append(Trajectory(task.scene, task.goal, np.array(path, np.int64), np.array(made, np.int64), over, there))
     return out

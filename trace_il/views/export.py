@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from envs.view_planning.env import BUDGET
-from envs.view_planning.lattice import Move, arrived
+from envs.view_planning.lattice import Move
 from envs.view_planning.tasks import CHOICES, Place
 
 from ..errors import UserError
@@ -28,7 +28,6 @@ from .distill import Record
 from .graph import path_nodes
 
 LETTERS = "ABCD"
-TARGETS = ("navigate", "sequence", "arrived")  # kinds that end where the target counts as reached
 WORDS = ", ".join(move.name.lower() for move in Move if move != Move.STOP)
 HOW = (
     f"You move a camera in a room. The moves are: {WORDS}. forward, back, left, right, up and down go half a metre in "
@@ -82,14 +81,10 @@ def replay(place: Place, record: Record) -> np.ndarray:
     """Nodes that the record's moves lead through.
 
     Raises:
-        ValueError: they do not end at its goal (or, on the way to a target, where it counts as reached), or two options
-            of a choice end at the same place.
+        ValueError: they do not end at its goal, or two options of a choice end at the same place.
     """
     nodes = path_nodes(place.table, record.start, record.moves)
-    there = nodes[-1] == record.goal
-    if record.kind in TARGETS:
-        there = bool(arrived(place.metric[nodes[-1]], place.metric[record.goal]))
-    if not there:
+    if nodes[-1] != record.goal and not record.astray:
         raise ValueError(f"the moves of a record of room {record.scene} end at {nodes[-1]}, not at {record.goal}")
     for path, end in zip(record.paths, record.ends, strict=True):
         if path_nodes(place.table, record.start, path)[-1] != end:
@@ -100,18 +95,12 @@ def replay(place: Place, record: Record) -> np.ndarray:
 
 
 def examples(places: Sequence[Place], records: Sequence[Record]) -> Iterator[tuple[Record, list[Turn], list[str]]]:
-    """Replayed records as turns, with the names of their images. Paths that go astray are left out: their moves are no
+    """Replayed records as turns, with the names of their images. Parts of trajectories are left out: their moves are no
     example to follow."""
     for record in records:
-        if record.kind == "navigate" and not shortest(record):
-            continue
-        turns, images = conversation(record, replay(places[record.scene], record))
-        yield record, turns, [f"images/room_{record.scene}_{node}.png" for node in images]
-
-
-def shortest(record: Record) -> bool:
-    """Whether every move of a path is among the best."""
-    return all(best >> move & 1 for move, best in zip(record.moves, record.best, strict=False))
+        if not record.astray:
+            turns, images = conversation(record, replay(places[record.scene], record))
+            yield record, turns, [f"images/room_{record.scene}_{node}.png" for node in images]
 
 
 def write(folder: Path, places: Sequence[Place], records: Sequence[Record]) -> int:

@@ -14,7 +14,7 @@ from envs.view_planning.tasks import Place
 
 from .agent import ChoiceBatch, PathBatch, ViewAgent
 from .batch import choices, from_records
-from .distill import CHOICE_KINDS, Record
+from .distill import CHOICE_KINDS, TARGETS, Record
 
 Batch = tuple[PathBatch] | tuple[PathBatch, ChoiceBatch]
 LEFT_WEIGHT, LEFT_UNIT = 0.1, 5.0  # of the moves that are left: weight of the error, and moves
@@ -120,7 +120,7 @@ class RecordData(pl.LightningDataModule):
         places: training rooms, by index.
         train: records.
         validation: rooms and records of others, for a number of the metrics; empty: none.
-        batch_size: paths a step and process; with half as many choices, where there are any.
+        batch_size: paths a step and process; with a quarter as many choices, where there are any.
         steps_per_epoch: of training.
         seed: of the choice of records.
         num_workers: loader processes; 0: the main process.
@@ -142,11 +142,12 @@ class RecordData(pl.LightningDataModule):
         self.train, self.validation = _sorted(places, train), _sorted(*validation)
 
     def batch(self, own: "_Sorted", rng: np.random.Generator) -> Batch:
-        """Records drawn at random."""
-        some = [own.paths[i] for i in rng.integers(len(own.paths), size=self.batch_size)]
+        """Records drawn at random, a few neighbours at a time: they often share their views."""
+        first = rng.integers(-(-len(own.paths) // TARGETS), size=-(-self.batch_size // TARGETS)) * TARGETS
+        some = [record for i in first for record in own.paths[i : i + TARGETS]]
         if not own.choices:
             return (from_records(own.places, some),)
-        others = [own.choices[i] for i in rng.integers(len(own.choices), size=self.batch_size // 2)]
+        others = [own.choices[i] for i in rng.integers(len(own.choices), size=self.batch_size // 4)]
         return from_records(own.places, some), choices(own.places, others)
 
     def train_dataloader(self) -> DataLoader:
@@ -171,7 +172,7 @@ class _Sorted(NamedTuple):
 
 def _sorted(places: Sequence[Place], records: Sequence[Record]) -> _Sorted:
     choice = [record for record in records if record.kind in CHOICE_KINDS]
-    path = [record for record in records if record.kind not in CHOICE_KINDS]
+    path = sorted((one for one in records if one.kind not in CHOICE_KINDS), key=lambda one: not one.astray)
     if not path:
         raise ValueError(f"there is no path among {len(records)} records; training needs some")
     return _Sorted(places, path, choice)

@@ -42,13 +42,13 @@ class Experience(NamedTuple):
 def assess(agent: ViewAgent, paths: PathBatch) -> tuple[Tensor, Tensor]:
     """Log-probabilities of what was done and values, (B, T)."""
     hidden = agent(paths)
-    return log_probability(agent, hidden, paths.label)[0], agent.value(hidden).squeeze(-1)
+    return log_probability(agent, hidden, paths)[0], agent.value(hidden).squeeze(-1)
 
 
-def log_probability(agent: ViewAgent, hidden: Tensor, done: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probability of what was done (one-hot, zeros where nothing was) and entropy, (B, T)."""
-    policy = agent.move(hidden).log_softmax(-1)
-    return (policy * done).sum(-1), -(policy.exp() * policy).sum(-1)
+def log_probability(agent: ViewAgent, hidden: Tensor, paths: PathBatch) -> tuple[Tensor, Tensor]:
+    """Log-probability of what was done (labels: one-hot, zeros where nothing was) and entropy, (B, T)."""
+    policy = agent.decide(hidden, paths.closed).log_softmax(-1)
+    return (policy * paths.label).sum(-1), -(policy.exp() * policy).sum(-1)
 
 
 def advantages(rewards: np.ndarray, values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -158,7 +158,7 @@ class Reinforcement(pl.LightningModule):
 
     def training_step(self, batch: Experience, batch_idx: int) -> Tensor:
         hidden = self.agent(batch.paths)
-        now, entropy = log_probability(self.agent, hidden, batch.paths.label)
+        now, entropy = log_probability(self.agent, hidden, batch.paths)
         there = batch.paths.label.sum(-1)
         count = there.sum().clamp_min(1)
         gained = batch.advantage

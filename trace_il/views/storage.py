@@ -16,7 +16,7 @@ from .agent import ViewAgent
 from .config import ViewRunConfig
 from .distill import Record
 
-FORMAT = 1  # of agents and records; raised whenever old files can no longer be read
+FORMAT = 2  # of agents and records; raised whenever old files can no longer be read
 
 
 def save_agent(path: Path, agent: ViewAgent, config: ViewRunConfig) -> None:
@@ -59,7 +59,7 @@ def load_weights(path: Path, agent: ViewAgent) -> ViewAgent:
 def make_agent(config: ViewRunConfig) -> ViewAgent:
     """With fresh seeded weights."""
     torch.manual_seed(config.seed)
-    return ViewAgent(config.env.image_size, pose=config.view.pose)
+    return ViewAgent(config.env.image_size, pose=config.view.pose, revisit=config.view.revisit)
 
 
 def save_records(path: Path, records: Sequence[Record]) -> None:
