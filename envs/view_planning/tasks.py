@@ -101,6 +101,11 @@ class Place:
         """Fewest moves from each of the starts to every node."""
         return {int(start): breadth_first(self.table, start) for start in self.room.starts}
 
+    def reachable(self, moves: int) -> int:
+        """How many nodes lie within so many moves of a start."""
+        away = np.stack(list(self.from_starts.values()))
+        return int(((away >= 0) & (away <= moves)).any(0).sum())
+
     def goals(self, goal: int) -> np.ndarray:
         """All nodes that count as arrived at the goal."""
         near = np.abs(self.metric[:, :3] - self.metric[goal, :3]).max(1) <= NEAR + 1e-6

@@ -45,10 +45,11 @@ def run(
     agent: ViewAgent, places: Sequence[Place], tasks: Sequence[Episode], choose: Chooser, batch: int = 256
 ) -> list[Trajectory]:
     """One trajectory a task, in their order."""
+    training, out = agent.training, []
     agent.eval()
-    out: list[Trajectory] = []
     for first in range(0, len(tasks), batch):
         out += _run(agent, places, tasks[first : first + batch], choose)
+    agent.train(training)
     return out
 
 

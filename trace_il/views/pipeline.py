@@ -24,6 +24,7 @@ import torch
 from lightning.pytorch.loggers import WandbLogger
 from rich.console import Console
 
+from envs.view_planning.env import BUDGET
 from envs.view_planning.tasks import Distances, Place
 
 from ..checkpoint import describe, read_checkpoint
@@ -221,9 +222,10 @@ class Job:
             scores = self.judge(self.dev, count, items, DEV_SEED)
             scores["explored_success"] = float(np.mean([own.success for own in found]))
             scores["explored_moves"] = int(sum(len(own.moves) for own in found))
-            scores["graphs"] = _mean(
-                [graph.statistics(place.room.starts) for graph, place in zip(graphs, self.train, strict=False)]
-            )
+            seen = list(zip(graphs, self.train, strict=False))
+            scores["graphs"] = _mean([graph.statistics(place.room.starts) for graph, place in seen])
+            if seen:
+                scores["coverage"] = float(np.mean([len(graph) / place.reachable(BUDGET) for graph, place in seen]))
             atomic_write(where / "scores.json", json.dumps(scores).encode())
 
     def judge(self, places: Sequence[Place], count: int, items: int, seed: int) -> dict[str, Any]:

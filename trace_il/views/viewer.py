@@ -87,7 +87,7 @@ def write_recording(path: Path, shown: Shown) -> None:
     place = shown.place
     pictures = [rrb.Spatial2DView(origin=f"/{name}", name=name) for name in ("view", "goal")]
     bars = [
-        rrb.BarChartView(origin="/coverage/nodes", name="nodes of the graphs, by iteration"),
+        rrb.BarChartView(origin="/coverage/share", name="coverage of what can be reached, by iteration"),
         rrb.BarChartView(origin="/coverage/success", name="success on development rooms, by iteration"),
     ]
     layout = rrb.Horizontal(
@@ -119,8 +119,8 @@ def write_recording(path: Path, shown: Shown) -> None:
             visits = rr.Points2D(_up(cells), colors=(255 * shades).astype(np.uint8), radii=0.05)
             rec.log("above/visits", visits, static=True)
         if shown.iterations:
-            nodes = [own["graphs"].get("nodes", 0.0) for own in shown.iterations]
-            rec.log("coverage/nodes", rr.BarChart(nodes, color=SHORTEST), static=True)
+            share = [own.get("coverage", 0.0) for own in shown.iterations]
+            rec.log("coverage/share", rr.BarChart(share, color=SHORTEST), static=True)
             success = [own["success"] for own in shown.iterations]
             rec.log("coverage/success", rr.BarChart(success, color=GOAL), static=True)
         left = place.moves_left(shown.task.goal)
