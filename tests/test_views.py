@@ -19,8 +19,8 @@ from envs.view_planning.lattice import (
 )
 from envs.view_planning.tasks import Distances, Place
 from trace_il.errors import UserError
-from trace_il.views.agent import PathBatch, ViewAgent
-from trace_il.views.batch import choices, from_records, from_trajectories
+from trace_il.views.agent import PathBatch, ViewAgent, from_frame, to_frame
+from trace_il.views.batch import choices, from_records, from_trajectories, mirrored
 from trace_il.views.distill import CAP, CHOICE_KINDS, KINDS, Sampler, distil, single_graphs, successes
 from trace_il.views.explore import episodes, greedy, run, sampled
 from trace_il.views.export import replay, write
@@ -141,9 +141,9 @@ def test_an_agent_learns_from_a_batch_and_padding_does_not_matter(places, graphs
     paths = [record for record in records if record.kind not in CHOICE_KINDS][:12]
     questions_ = [record for record in records if record.kind in CHOICE_KINDS][:8]
     agent, batch, choice = small(), from_records(places, paths), choices(places, questions_)
-    hidden = agent(batch)
+    hidden = agent(batch).hidden
     for row, record in enumerate(paths[:4]):
-        alone = agent(from_records(places, [record]))
+        alone = agent(from_records(places, [record])).hidden
         torch.testing.assert_close(hidden[row, : alone.shape[1]], alone[0], atol=1e-4, rtol=1e-3)
     optimiser = torch.optim.Adam(agent.parameters(), 3e-3)
     first = 0.0
@@ -163,7 +163,7 @@ def test_rollouts_equal_the_policy_on_their_own_record(places):
     assert all(np.array_equal(own.nodes, path_nodes(places[own.scene].table, own.nodes[0], own.moves)) for own in found)
     batch = from_trajectories(places, found)
     with torch.no_grad():
-        said = agent.decide(agent(batch), batch.closed).argmax(-1)
+        said = agent.decide(agent(batch).hidden, batch.closed).argmax(-1)
     asked = batch.label.sum(-1) > 0
     assert asked.any() and torch.equal(said[asked], batch.label.argmax(-1)[asked])
     for own, closed in zip(found, batch.closed.numpy(), strict=True):
@@ -176,15 +176,37 @@ def test_rollouts_equal_the_policy_on_their_own_record(places):
     assert all(np.array_equal(a.nodes, b.nodes) for a, b in zip(one, two, strict=True))
 
 
+def test_what_views_say_is_carried_to_where_the_camera_is(places, explored):
+    """The true place of the goal, as seen from every view, is the same place as seen from the start."""
+    batch = from_trajectories(places, explored[:6])
+    there = batch.label.sum(-1) > 0
+    common = to_frame(batch.where, batch.pose)
+    torch.testing.assert_close(common[there], common[:, :1].expand_as(common)[there], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(from_frame(common, batch.pose)[there], batch.where[there], atol=1e-4, rtol=1e-4)
+
+
+def test_a_mirror_swaps_sides_and_nothing_else(places, explored):
+    batch = from_trajectories(places, explored[:6])
+    other = mirrored(batch)
+    for one, two in zip(batch, mirrored(other), strict=True):
+        assert torch.equal(one, two)
+    assert torch.equal(other.images, batch.images.flip(2)) and torch.equal(other.label.sum(-1), batch.label.sum(-1))
+    for before, after in ((Move.LEFT, Move.RIGHT), (Move.TURN_RIGHT, Move.TURN_LEFT), (Move.UP, Move.UP)):
+        assert torch.equal(other.label[..., after], batch.label[..., before])
+    # A step to the left from the start is one to the right.
+    torch.testing.assert_close(other.pose[..., 1], -batch.pose[..., 1])
+    torch.testing.assert_close(to_frame(other.where, other.pose)[..., 1], -to_frame(batch.where, batch.pose)[..., 1])
+
+
 def test_hidden_poses_and_views_are_not_used(places, explored):
     torch.manual_seed(0)
     agent = ViewAgent(32, channels=16, width=32, layers=1, pose=False)
     batch = from_trajectories(places, explored[:4])
     moved = PathBatch(*batch)._replace(pose=batch.pose + 1)
-    torch.testing.assert_close(agent(batch), agent(moved))
+    torch.testing.assert_close(agent(batch).hidden, agent(moved).hidden)
     blind = batch._replace(seen=torch.zeros_like(batch.seen))
     other = blind._replace(images=255 - blind.images)
-    torch.testing.assert_close(agent(blind), agent(other))
+    torch.testing.assert_close(agent(blind).hidden, agent(other).hidden)
 
 
 def test_oracle_reaches_everything_and_scores_add_up(places):

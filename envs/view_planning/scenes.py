@@ -15,7 +15,7 @@ LEVELS = 3
 HEIGHT = 2.4  # of a room, m
 MARGIN = 0.18  # m that a camera keeps from walls and furniture
 STARTS = 4  # poses of a room where episodes begin: many trajectories must meet for a graph to have worth
-FIELD_OF_VIEW = 75.0  # degrees
+FIELD_OF_VIEW = 90.0  # degrees
 
 
 def _facing(normal: tuple[float, float, float]) -> np.ndarray:

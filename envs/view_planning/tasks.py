@@ -54,7 +54,7 @@ class Item(NamedTuple):
 class Distances:
     """Which targets are asked for: fewest and most moves away, and d of at least `least`."""
 
-    moves: tuple[int, int] = (2, 10)
+    moves: tuple[int, int] = (2, 8)
     least: float = 1.5
 
 

@@ -10,7 +10,7 @@ from ..base import new_renderer
 from .lattice import Lattice
 from .scenes import Room
 
-VERSION = 1  # of what rooms look like; raised whenever it changes
+VERSION = 2  # of what rooms look like; raised whenever it changes
 ONE_COLOR = 0.8  # share of a view beyond which one colour makes it useless as a target
 
 

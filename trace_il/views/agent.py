@@ -2,8 +2,10 @@
 
     f(image)        convolutional features, 8 x 8 places
     z(here, there)  comparison: how well each place matches the other's by displacement, and both features -> a vector
-    h_t             causal transformer over z(view_t, goal) + pose since the start
-    heads           moves and STOP, moves that are left, where the goal is, value (for reinforcement learning)
+    w_t, c_t        where one view and its pitch alone say the goal is, and how sure they are
+    belief_t        all w_s, s <= t, carried to the pose of view t and averaged with weights exp(c_s)
+    h_t             causal transformer over z(view_t, goal) + pose since the start, and belief_t
+    heads           moves and STOP, moves that are left, value (for reinforcement learning)
     P2V, V2P        score(z(start, end), g(moves)): whether moves lead from the first view to the second
 
 Correlations are ordered by displacement, as in FlowNet (Dosovitskiy et al. 2015), so that "moved three places to the
@@ -25,6 +27,7 @@ PLACES = 8  # of features along a side
 SHIFTS = 2 * PLACES - 1  # displacements along a side
 NO_MOVE = MOVES + 1  # behind the end of a path; MOVES is STOP
 POSE_FEATURES = 6
+SUREST = 1e3  # weight of a view
 CLOSED = 10.0  # by how much the logit of a closed move falls
 
 
@@ -50,6 +53,36 @@ class ChoiceBatch(NamedTuple):
     end: Tensor  # (B, C)
     paths: Tensor  # (B, C, L) moves, NO_MOVE behind the end
     answer: Tensor  # (B,)
+
+
+class Thought(NamedTuple):
+    """At every view of B paths."""
+
+    hidden: Tensor  # (B, T, W)
+    where: Tensor  # (B, T, POSE_FEATURES), the goal as seen from there, by that view alone
+    belief: Tensor  # the same, by all views so far
+
+
+def to_frame(what: Tensor, pose: Tensor) -> Tensor:
+    """Poses (..., POSE_FEATURES) as seen from `pose` -> the same as seen from where `pose` is measured from."""
+    return _turned(what, pose[..., 3], pose[..., 4]) + _shift(pose)
+
+
+def from_frame(what: Tensor, pose: Tensor) -> Tensor:
+    """The inverse of `to_frame`."""
+    return _turned(what - _shift(pose), -pose[..., 3], pose[..., 4])
+
+
+def _turned(what: Tensor, sin: Tensor, cos: Tensor) -> Tensor:
+    """Poses turned to the left about the vertical axis."""
+    ahead, left, up, own_sin, own_cos, pitch = what.unbind(-1)
+    parts = (cos * ahead - sin * left, sin * ahead + cos * left, up)
+    return torch.stack([*parts, cos * own_sin + sin * own_cos, cos * own_cos - sin * own_sin, pitch], dim=-1)
+
+
+def _shift(pose: Tensor) -> Tensor:
+    """What a pose adds to those as seen from it: its place."""
+    return torch.cat([pose[..., :3], torch.zeros_like(pose[..., 3:])], dim=-1)
 
 
 def _shifted() -> Tensor:
@@ -104,9 +137,12 @@ class ViewAgent(nn.Module):
         self.pose = nn.Linear(POSE_FEATURES, width)
         layer = nn.TransformerEncoderLayer(width, heads, 2 * width, 0.0, "gelu", batch_first=True, norm_first=True)
         self.memory = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
+        self.where = nn.Sequential(nn.Linear(width + 1, width), nn.SiLU(), nn.Linear(width, POSE_FEATURES + 1))
+        self.plan = nn.Sequential(
+            nn.Linear(width + POSE_FEATURES + 1, 2 * width), nn.SiLU(), nn.Linear(2 * width, width), nn.SiLU()
+        )
         self.move = nn.Linear(width, MOVES + 1)
         self.moves_left = nn.Linear(width, 1)
-        self.where = nn.Linear(width, POSE_FEATURES)
         self.value = nn.Linear(width, 1)
         self.step = nn.Embedding(NO_MOVE + 1, width)
         self.path = nn.GRU(width, width, batch_first=True)
@@ -126,25 +162,33 @@ class ViewAgent(nn.Module):
         moved = same[:, self.shifted].unflatten(-1, (PLACES, PLACES))  # (N, SHIFTS^2, 8, 8)
         return self.match(torch.cat([moved, here, there], dim=1))
 
-    def remember(self, z: Tensor, pose: Tensor) -> Tensor:
-        """Comparisons (B, T, W) and poses (B, T, POSE_FEATURES) -> h, (B, T, W)."""
+    def remember(self, z: Tensor, pose: Tensor, seen: Tensor) -> Thought:
+        """Comparisons (B, T, W), poses (B, T, POSE_FEATURES), which views were seen (B, T) -> what to think of it."""
         steps = z.shape[1]
         token = z + self.pose(pose) if self.uses_pose else z
         future = torch.ones(steps, steps, dtype=torch.bool, device=z.device).triu(1)
-        return self.memory(token, mask=future)
+        own_pitch = pose[..., -1:] * self.uses_pose
+        where, sure = self.where(torch.cat([z, own_pitch], dim=-1)).split((POSE_FEATURES, 1), dim=-1)
+        belief, weight = where, sure.exp()
+        if self.uses_pose:
+            weight = seen.unsqueeze(-1) * weight.clamp_max(SUREST)
+            total = weight.cumsum(1).clamp_min(1e-6)
+            belief, weight = from_frame((weight * to_frame(where, pose)).cumsum(1) / total, pose), total
+        hidden = self.plan(torch.cat([self.memory(token, mask=future), belief, weight.log()], dim=-1))
+        return Thought(hidden, where, belief)
 
     def decide(self, hidden: Tensor, closed: Tensor) -> Tensor:
         """Logits (..., MOVES + 1) of what to do, for h (..., W)."""
         logits = self.move(hidden)
         return logits if self.revisits else logits - CLOSED * closed
 
-    def forward(self, batch: PathBatch) -> Tensor:
-        """h of every view of the paths, (B, T, W)."""
+    def forward(self, batch: PathBatch) -> Thought:
+        """What the agent thinks at every view of the paths."""
         features = self.encode(batch.images)
         goal = batch.goal.unsqueeze(1).expand_as(batch.view)
         z = self.unseen.expand(*batch.view.shape, -1).clone()
         z[batch.seen] = self.compare(features[batch.view[batch.seen]], features[goal[batch.seen]]).to(z.dtype)
-        return self.remember(z, batch.pose)
+        return self.remember(z, batch.pose, batch.seen)
 
     def scores(self, batch: ChoiceBatch) -> tuple[Tensor, Tensor]:
         """How well path p leads to end e, of P2V and of V2P, each (B, ends C, paths C)."""

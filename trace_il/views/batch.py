@@ -12,6 +12,11 @@ from .agent import NO_MOVE, POSE_FEATURES, ChoiceBatch, PathBatch
 from .distill import Record
 from .graph import Trajectory, path_nodes
 
+# What each move is in a mirror, and STOP and NO_MOVE.
+OTHER_SIDE = torch.tensor(
+    [0, 1, Move.LEFT, Move.RIGHT, 4, 5, Move.TURN_RIGHT, Move.TURN_LEFT, 8, 9, Move.STOP, NO_MOVE]
+)
+
 
 def pose_features(metric: np.ndarray, origin: np.ndarray) -> np.ndarray:
     """Metric poses (..., 6) as seen from others that broadcast with them: (..., POSE_FEATURES) of ahead, left and up
@@ -138,3 +143,17 @@ def choices(places: Sequence[Place], items: Sequence[Item | Record]) -> ChoiceBa
             moves[number, option, : len(path)] = path
     answer = np.array([item.answer for item in items])
     return ChoiceBatch(gallery.images(), *(torch.from_numpy(part) for part in (start, end, moves, answer)))
+
+
+def mirrored(paths: PathBatch) -> PathBatch:
+    """The same in rooms seen in a mirror: left is right."""
+    sides = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, 1.0])  # of POSE_FEATURES
+    return paths._replace(
+        images=paths.images.flip(2), pose=paths.pose * sides, where=paths.where * sides,
+        closed=paths.closed[..., OTHER_SIDE[: MOVES + 1]], label=paths.label[..., OTHER_SIDE[: MOVES + 1]],
+    )  # fmt: skip
+
+
+def mirrored_choices(asked: ChoiceBatch) -> ChoiceBatch:
+    """Likewise."""
+    return asked._replace(images=asked.images.flip(2), paths=OTHER_SIDE[asked.paths])

@@ -20,7 +20,7 @@ class ViewPlanningConfig(EnvConfig):
     test_rooms: int = 8
     image_size: int = 64  # pixels
     pieces: list[int] = field(default_factory=lambda: [8, 20])  # of furniture, fewest and most
-    moves: list[int] = field(default_factory=lambda: [2, 10])  # to a target, fewest and most
+    moves: list[int] = field(default_factory=lambda: [2, 8])  # to a target, fewest and most
 
 
 @dataclass
@@ -38,8 +38,8 @@ class ViewConfig:
     reverse: bool = True  # edges of the graph count backwards too
     walk: bool = False  # random walks of the graph in place of shortest ways
     persistent: bool = True  # the graph keeps what earlier iterations found
-    longest: int = 12  # moves of a path
-    records: int = 16000  # distilled in an iteration
+    longest: int = 8  # moves of a path
+    records: int = 24000  # distilled in an iteration
     pose: bool = True  # the agent knows its pose since the start
     revisit: bool = False  # it may go back to where it has been
     init: str | None = None  # agent.pt of a base agent, in place of a new one
@@ -47,12 +47,12 @@ class ViewConfig:
 
 @dataclass
 class ViewTrainerConfig(FitConfig):
-    epochs: int = 10  # of supervised training, in the base agent and in each iteration
-    steps_per_epoch: int = 80
-    learning_rate: float = 1e-3
+    epochs: int = 15  # of supervised training, in the base agent and in each iteration
+    steps_per_epoch: int = 100
+    learning_rate: float = 2e-3
     rl_learning_rate: float = 1e-4
     batch_size: int = 64  # paths a step and process; a quarter as many choices
-    base_epochs: int = 6
+    base_epochs: int = 2
 
 
 @dataclass

@@ -71,7 +71,7 @@ class Sampler:
 
     def __init__(
         self, place: Place, graph: ViewGraph, trajectories: Sequence[Trajectory] = (), walk: bool = False,
-        longest: int = 12,
+        longest: int = 8,
     ) -> None:  # fmt: skip
         self.place, self.walk, self.longest = place, walk, longest
         self.trajectories = [own for own in trajectories if len(own.moves)]

@@ -71,7 +71,8 @@ def _run(agent: ViewAgent, places: Sequence[Place], tasks: Sequence[Episode], ch
         metric = [places[tasks[i].scene].metric[nodes[i]] for i in going]
         pose = np.stack([pose_features(own, own[0]) for own in metric]).astype(np.float32)
         closed = np.stack([closed_moves(places[tasks[i].scene], nodes[i], moves[i])[-1] for i in going])
-        hidden = agent.remember(z, torch.from_numpy(pose).to(device))[:, -1]
+        seen = torch.ones(z.shape[:2], dtype=torch.bool, device=device)
+        hidden = agent.remember(z, torch.from_numpy(pose).to(device), seen).hidden[:, -1]
         done = choose(agent.decide(hidden, torch.from_numpy(closed).to(device)).float().cpu()).numpy()
         stopped[going] = done == Move.STOP
         on = np.flatnonzero(done != Move.STOP)

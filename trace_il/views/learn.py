@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from envs.view_planning.tasks import Place
 
 from .agent import ChoiceBatch, PathBatch, ViewAgent
-from .batch import choices, from_records
+from .batch import choices, from_records, mirrored, mirrored_choices
 from .distill import CHOICE_KINDS, TARGETS, Record
 
 Batch = tuple[PathBatch] | tuple[PathBatch, ChoiceBatch]
@@ -24,7 +24,7 @@ VALIDATED = 4  # batches
 
 def path_loss(agent: ViewAgent, batch: PathBatch) -> tuple[Tensor, dict[str, Tensor]]:
     """Cross-entropy of what is best, and the errors of the moves that are left and of where the goal is."""
-    hidden = agent(batch)
+    hidden, where, belief = agent(batch)
     logits = agent.move(hidden)
     asked = batch.label.sum(-1) > 0
     entropy = -(batch.label * logits.log_softmax(-1)).sum(-1)
@@ -33,12 +33,16 @@ def path_loss(agent: ViewAgent, batch: PathBatch) -> tuple[Tensor, dict[str, Ten
     off = nn.functional.smooth_l1_loss(
         agent.moves_left(hidden).squeeze(-1)[known], batch.left[known] / LEFT_UNIT, reduction="sum"
     )
-    away = nn.functional.smooth_l1_loss(agent.where(hidden)[known], batch.where[known], reduction="sum")
-    off, away = off / known.sum().clamp_min(1), away / known.sum().clamp_min(1)
+    alone, away = (
+        nn.functional.smooth_l1_loss(part[told], batch.where[told], reduction="sum") / told.sum().clamp_min(1)
+        for part, told in ((where, known & batch.seen), (belief, known))
+    )
+    off = off / known.sum().clamp_min(1)
     right = torch.take_along_dim(batch.label, logits.argmax(-1, keepdim=True), -1).squeeze(-1) > 0
     accuracy = right[asked].float().mean() if asked.any() else entropy.sum() * 0
-    figures = {"move": move.detach(), "left": off.detach(), "where": away.detach(), "move_accuracy": accuracy}
-    return move + LEFT_WEIGHT * off + WHERE_WEIGHT * away, figures
+    figures = {"move": move.detach(), "left": off.detach(), "where": alone.detach(), "belief": away.detach()}
+    figures["move_accuracy"] = accuracy
+    return move + LEFT_WEIGHT * off + WHERE_WEIGHT * (alone + away), figures
 
 
 def choice_loss(agent: ViewAgent, batch: ChoiceBatch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -110,7 +114,7 @@ class _Batches(Dataset):
 
     def __getitem__(self, index: int) -> Batch:
         rng = np.random.default_rng([self.owner.seed, self.epoch, index, self.rank])
-        return self.owner.batch(self.owner.train, rng)
+        return self.owner.varied(self.owner.batch(self.owner.train, rng), rng)
 
 
 class RecordData(pl.LightningDataModule):
@@ -149,6 +153,16 @@ class RecordData(pl.LightningDataModule):
             return (from_records(own.places, some),)
         others = [own.choices[i] for i in rng.integers(len(own.choices), size=self.batch_size // 4)]
         return from_records(own.places, some), choices(own.places, others)
+
+    def varied(self, batch: Batch, rng: np.random.Generator) -> Batch:
+        """The same in a room of other colours, or seen in a mirror: a few rooms must stand for all."""
+        colors, mirror = torch.from_numpy(rng.permutation(3)), rng.random() < 0.5
+        paths = batch[0]._replace(images=batch[0].images[..., colors])
+        paths = mirrored(paths) if mirror else paths
+        if len(batch) == 1:
+            return (paths,)
+        asked = batch[1]._replace(images=batch[1].images[..., colors])
+        return paths, mirrored_choices(asked) if mirror else asked
 
     def train_dataloader(self) -> DataLoader:
         assert self.trainer is not None

@@ -41,7 +41,7 @@ class Experience(NamedTuple):
 @torch.no_grad()
 def assess(agent: ViewAgent, paths: PathBatch) -> tuple[Tensor, Tensor]:
     """Log-probabilities of what was done and values, (B, T)."""
-    hidden = agent(paths)
+    hidden = agent(paths).hidden
     return log_probability(agent, hidden, paths)[0], agent.value(hidden).squeeze(-1)
 
 
@@ -157,7 +157,7 @@ class Reinforcement(pl.LightningModule):
         self.agent, self.learning_rate, self.group = agent, learning_rate, group
 
     def training_step(self, batch: Experience, batch_idx: int) -> Tensor:
-        hidden = self.agent(batch.paths)
+        hidden = self.agent(batch.paths).hidden
         now, entropy = log_probability(self.agent, hidden, batch.paths)
         there = batch.paths.label.sum(-1)
         count = there.sum().clamp_min(1)
