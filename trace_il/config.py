@@ -31,12 +31,13 @@ class CorridorConfig(EnvConfig):
 @dataclass
 class DelayedEvidenceConfig(EnvConfig):
     id: str = "DelayedEvidence-v0"
-    task: str = "medicine"  # tool, book, laundry, cable, medicine
+    task: str = "medicine"  # tool, book, laundry, cable, medicine, medicine_active, tool_active
     image_size: int = 64  # pixels
     cue_values: int = 2  # 2 to 4, as the task allows
     delay: float = 1.0  # the expert takes so many times as long from cue to branch
     late: int = 0  # control steps by which the expert's cue leaves view later at most, at random
     decoys: int = 0  # things in the look of the cue that come later and mean nothing
+    look: str = "graph"  # how demonstrations of an active task find the cue: envs/delayed_evidence/viewpoints.py
     factors: str = "all"  # poses, lights, textures, distractors: all of them, train or held_out
 
 
@@ -60,6 +61,7 @@ class SortSoftConfig(PushSoftConfig):
 class PushSoftArmConfig(EnvConfig):
     id: str = "PushSoftArm-v0"
     image_size: int = 64  # pixels
+    look: str = "graph"  # how demonstrations of an active task find the cue: envs/delayed_evidence/viewpoints.py
     factors: str = "all"  # poses, lights, textures, distractors: all of them, train or held_out
 
 
@@ -328,6 +330,8 @@ def env_options(config: EnvConfig, collecting: bool = False) -> dict[str, Any]:
     if isinstance(config, GymConfig):
         return dict(config.options)
     options = {key: value for key, value in asdict(config).items() if key != "id"}
+    if isinstance(config, DelayedEvidenceConfig) and not (collecting and config.task.endswith("_active")):
+        del options["look"]  # it is the expert's alone
     if isinstance(config, PushSoftConfig):
         judged_in = options.pop("judged_in")
         options["backend"] = config.backend if collecting else judged_in

@@ -11,6 +11,7 @@ from .expert import ScriptedExpert
 from .robot import ACTION_HIGH, ACTION_LOW, CAMERAS, CHANNELS, FINGER_OPEN, UNITS, RobotIndex, add_robot
 from .scene import DISTRACTORS, Factors, add_decoys, add_distractors, new_spec, randomise_looks
 from .tasks import TASKS, Progress, Task
+from .viewpoints import LOOKS
 
 DECOYS_WITHIN, DECOY_STEPS = 100, 20  # control steps: latest coming after the cue, at delay 1, and staying
 
@@ -25,6 +26,8 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
         delay: the expert takes so many times as long from cue to branch, 1 to 4; a policy sets its own pace.
         late: the expert begins slower, so that the cue leaves view up to so many control steps later, at random.
         decoys: number of things in the look of the cue that stand around for a second between cue and branch.
+        look: how the expert of an active task finds the cue, one of `viewpoints.LOOKS`: "graph" (shortest ways of the
+            view graph of random walks), "oracle", "hindsight", "random", "sweep", "fixed" (not at all).
         factors: which share of poses, lights, textures and distractors is drawn: "all", "train" or "held_out".
         camera_period: control steps between camera frames; in between the last frame is repeated.
         render_mode: "rgb_array": `render()` returns a 480 x 640 view of the scene.
@@ -49,6 +52,7 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
         delay: float = 1.0,
         late: int = 0,
         decoys: int = 0,
+        look: str = "oracle",
         factors: str = "all",
         camera_period: int = 1,
         render_mode: str | None = None,
@@ -65,7 +69,10 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
             raise ValueError(f"late and decoys must not be negative, got {late} and {decoys}")
         if factors not in Factors.SHARES:
             raise ValueError(f"factors must be one of {Factors.SHARES}, got {factors!r}")
+        if look not in LOOKS:
+            raise ValueError(f"look must be one of {', '.join(LOOKS)}, got {look!r}")
         self.task = TASKS[task](cue_values) if isinstance(task, str) else task
+        self.task.look = look
         self.delay, self.late, self.factors = delay, late, factors
         self.image_size, self.camera_period, self.render_mode = image_size, camera_period, render_mode
         self.cue_values, self.horizon = self.task.cue_values, round(self.task.horizon * delay) + late

@@ -96,6 +96,8 @@ class Script:
     cue_step: int  # at which the evidence has left view
     branch_step: int
     calm: tuple[tuple[int, int], ...]  # (first, last) steps without disturbances: grasps, placement, the branch
+    look: Track | None = None  # joints of the right arm before all that, for a camera that has to be aimed, rad
+    back: int = 0  # control steps from there to where the tracks begin
 
     def retimed(self, late: int, delay: float) -> "Script":
         """All of it `late` steps later, and `delay` times as long from the cue to the branch."""
@@ -169,18 +171,28 @@ class ScriptedExpert:
         self.ik = HandIK()
         self.push, self.push_target = np.zeros(17), np.zeros(17)
         self.ik.solve(self._positions(0), self.script.orientation, iterations=40)
+        self.look, self.offset = self.script.look, 0
+        if self.look is not None:
+            self.offset = self.look.steps[-1] + self.script.back
+            self.look.to(self.offset, *self.ik.configuration.q[self.ik.index.arm_qpos[1]])
 
     def _positions(self, step: float) -> np.ndarray:
         return np.stack([self.script.left.at(step)[:3], self.script.right.at(step)[:3]])
 
     def start_joints(self) -> np.ndarray:
         """Joints (2, 6) of the first keyframe."""
-        return self.ik.configuration.q[self.ik.index.arm_qpos].copy()
+        joints = self.ik.configuration.q[self.ik.index.arm_qpos].copy()
+        if self.look is not None:
+            joints[1] = self.look.at(0)
+        return joints
 
     def action(self) -> ExpertAction:
-        step = self.env.steps + 1  # where to be at the end of this control step
+        step = self.env.steps + 1 - self.offset  # where to be at the end of this control step
         label = np.zeros(17)
-        joints = self.ik.solve(self._positions(step), self.script.orientation)
+        joints = self.ik.solve(self._positions(max(step, 0)), self.script.orientation).copy()
+        if self.look is not None and step < 0:
+            joints[1] = self.look.at(step + self.offset)
+        step = max(step, 0)
         for side, track in enumerate((self.script.left, self.script.right)):
             label[3 + 7 * side : 9 + 7 * side] = joints[side]
             label[9 + 7 * side] = track.at(step)[3]
@@ -188,7 +200,7 @@ class ScriptedExpert:
             dt = self.env.control_dt
             pose = self.env.robot.base_pose(self.env.data)
             error = self.script.base.at(step) - pose
-            feed_forward = (self.script.base.at(step) - self.script.base.at(step - 1)) / dt
+            feed_forward = (self.script.base.at(step) - self.script.base.at(max(step - 1, 0))) / dt
             x, y, rate = feed_forward + 5.0 * (error - feed_forward * dt)
             cos, sin = np.cos(pose[2]), np.sin(pose[2])
             label[:3] = cos * x + sin * y, -sin * x + cos * y, rate
@@ -201,7 +213,7 @@ class ScriptedExpert:
         scale = np.concatenate([[0.4, 0.4, 0.3] if self.env.task.mobile else [0, 0, 0], 2 * [*([0.08] * 6), 0.0]])
         if self.rng.random() < 0.08:
             self.push_target = self.rng.normal(0, self.disturbance, 17) * scale
-        calm = any(first <= self.env.steps <= last for first, last in self.script.calm)
+        calm = any(first <= self.env.steps - self.offset <= last for first, last in self.script.calm)
         self.push_target *= 0.0 if calm else 0.85
         self.push += 0.35 * (self.push_target - self.push)
         return self.push

@@ -5,8 +5,12 @@ from .book import Book
 from .cable import Cable
 from .laundry import Laundry
 from .medicine import Medicine
+from .medicine_active import MedicineActive
 from .tool import Tool
+from .tool_active import ToolActive
 
-TASKS: dict[str, type[Task]] = {"medicine": Medicine, "book": Book, "tool": Tool, "laundry": Laundry, "cable": Cable}
+TASKS: dict[str, type[Task]] = {
+    task.name: task for task in (Medicine, Book, Tool, Laundry, Cable, MedicineActive, ToolActive)
+}
 
-__all__ = ["TASKS", "Book", "Cable", "Laundry", "Layout", "Medicine", "Progress", "Task", "Tool"]
+__all__ = ["TASKS", "Layout", "Progress", "Task"]

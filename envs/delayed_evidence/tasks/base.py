@@ -26,6 +26,7 @@ class Task:
     visual_only: bool  # the motion up to the branch is the same for every cue
     tables: tuple[str, ...] = ()  # geoms that wear a table texture
     decoy_half: tuple[float, float, float]  # half sizes of things that look like the cue, m
+    look: str = "oracle"  # how the expert of an active task finds the cue, one of viewpoints.LOOKS
     decoy_colors: tuple[tuple[float, ...], ...] = CUE_COLORS
 
     def __init__(self, cue_values: int = 2) -> None:
@@ -89,6 +90,7 @@ class Progress:
         self.choice = -1  # the cue value the robot acted for, once it has
         self.cue_seen = False  # the evidence is or was in view
         self.cue_over = False
+        self.hidden_for = 0  # control steps since it was in view, where it comes and goes
         self.at_branch = False
         self.over = False  # nothing that counts can happen any more
 

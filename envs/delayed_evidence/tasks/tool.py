@@ -119,15 +119,20 @@ class Tool(Task):
         calm = ((31, 54), (60, 74), (252 + aside, 274 + aside), (280 + 2 * aside, 303 + 2 * aside))
         return Script(left, right, base, (DOWN, DOWN), 72, 246, calm)
 
+    def check_cue(self, model: mujoco.MjModel, data: mujoco.MjData, progress: Progress) -> None:
+        """Whether the object's colour is or was in view: until it is below the flap."""
+        progress.cue_seen = True
+        below = data.body("object").xpos[2] < TOP - 0.2
+        progress.cue_over = progress.cue_over or bool(progress.stage >= 2 and below)
+
     def check(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, progress: Progress) -> None:
         thing = data.body("object").xpos
         tools = np.array([data.body(f"tool_{number}").xpos for number in range(self.cue_values)])
         in_chute = np.abs(thing[:2] - CHUTE).max() < 0.065 and thing[2] < TOP - 0.1
         progress.reach("object_lifted", bool(thing[2] > TOP + 0.08))
         progress.reach("object_stored", bool(in_chute))
-        progress.cue_seen = True
+        self.check_cue(model, data, progress)
         base = data.body("base").xpos
-        progress.cue_over = progress.cue_over or bool(progress.stage >= 2 and thing[2] < TOP - 0.2)  # below the flap
         progress.at_branch = progress.at_branch or bool(progress.stage >= 2 and base[0] > LANE_END - 0.05)
         taken = tools[:, 2] > TOP + TAKEN
         hands = np.array([data.site(f"{side}_grip").xpos for side in ("left", "right")])

@@ -1,0 +1,80 @@
+"""A cue that has to be looked for: a coloured card on the back wall of a cupboard.
+
+The cupboard has a roof and is open on one side, which faces another way in every episode, so neither the camera above
+nor that of the left wrist sees into it. The right hand takes its camera from viewpoint to viewpoint until it sees the
+card, and then back to where its work begins.
+"""
+
+import mujoco
+import numpy as np
+
+from .. import viewpoints
+from ..expert import Track
+from ..robot import FINGER_OPEN, RobotIndex
+from ..scene import Factors, add_box
+from .base import Layout, Progress
+
+HALF, HEIGHT, WALL = 0.07, 0.15, 0.004  # m, of the cupboard
+CARD_HALF = (0.002, 0.045, 0.05)  # m
+FACING = np.radians([-130.0, -60.0])  # which way its open side looks; 0: along x
+STEPS, STAY, BACK = 9, 8, 26  # control steps: of a move of the camera, at the card, and from there to its work
+RAYS, GONE = 9, 15  # rays to the card along each side; control steps out of view after which it has left it
+NEAREST, FARTHEST = 2, 6  # moves from the first viewpoint to one that shows the card
+COLOR = (0.7, 0.6, 0.45, 1)
+
+
+def add_cupboard(world: mujoco.MjsBody, place: tuple[float, float, float]) -> None:
+    """The cupboard and its card, the geom "cue"; `place` is the middle of its floor, m."""
+    body = world.add_body(name="cupboard", pos=place)
+    for name, half, where in (
+        ("back", (WALL, HALF, HEIGHT / 2), (-HALF, 0, HEIGHT / 2)),
+        ("left", (HALF, WALL, HEIGHT / 2), (0, HALF, HEIGHT / 2)),
+        ("right", (HALF, WALL, HEIGHT / 2), (0, -HALF, HEIGHT / 2)),
+        ("roof", (HALF + WALL, HALF + WALL, WALL), (0, 0, HEIGHT)),
+    ):
+        add_box(body, f"cupboard_{name}", half, where, COLOR)
+    add_box(body, "cue", CARD_HALF, (-HALF + 2 * WALL, 0, HEIGHT / 2), (0.5, 0.5, 0.5, 1), solid=False)
+
+
+def place_cupboard(
+    model: mujoco.MjModel, data: mujoco.MjData, factors: Factors, place: np.ndarray, base: np.ndarray, mobile: bool,
+    look: str,
+) -> Layout:  # fmt: skip
+    """Put the cupboard somewhere near `place` (2,) so that a robot with its base at `base` must look for the card.
+
+    `layout["look"]` holds the joints (n, 6) of the right arm at the first viewpoint and at those by which the expert
+    gets to see the card.
+    """
+    robot, (joints, _) = RobotIndex(model, mobile), viewpoints.lattice()
+    robot.place(data, base, np.stack([joints[np.isfinite(joints[:, 0])][0]] * 2), FINGER_OPEN)
+    body = model.body("cupboard")
+    while True:
+        spot, facing = place + factors.uniform(-0.03, 0.03, 2), factors.uniform(*FACING)
+        body.pos[:2], body.quat[:] = spot, (np.cos(facing / 2), 0, 0, np.sin(facing / 2))
+        room = viewpoints.examine(model, data, robot, "cue")
+        away = room.moves_left()
+        begin = np.flatnonzero(room.hidden & (away >= NEAREST) & (away <= FARTHEST))
+        if len(begin):
+            break
+    start, rng = int(factors.rng.choice(begin)), np.random.default_rng(int(factors.rng.integers(2**31)))
+    return {"look": joints[viewpoints.LOOKS[look](room, start, rng)]}
+
+
+def way_to_look(layout: Layout) -> Track | None:
+    """Joints of the right arm while it looks; None: it does not."""
+    look = Track(layout["look"][0])
+    if len(layout["look"]) == 1:
+        return None
+    for number, joints in enumerate(layout["look"][1:], 1):
+        look.to(STEPS * number, *joints)
+    return look.hold(look.steps[-1] + STAY)
+
+
+def check_card(model: mujoco.MjModel, data: mujoco.MjData, progress: Progress) -> None:
+    """Whether any of the card is in view, and whether it was and has left view for good."""
+    if progress.cue_over:
+        return
+    shown = viewpoints.share_seen(model, data, "right_wrist", "cue", RAYS) > 0
+    progress.cue_seen = progress.cue_seen or shown
+    progress.hidden_for = 0 if shown else progress.hidden_for + 1
+    progress.cue_over = progress.cue_seen and progress.hidden_for > GONE

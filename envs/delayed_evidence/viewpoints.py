@@ -1,0 +1,199 @@
+"""Where a wrist camera can be taken to look: a lattice of hand poses, and what is seen from them.
+
+A viewpoint is (x, y, z, yaw) of the right hand, level, on a grid in the frame of the base. Its moves go to neighbours
+on the grid, so every move has an exact inverse, as in planning by views.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+
+import mujoco
+import numpy as np
+
+from ..view_planning.lattice import breadth_first, descend
+from .expert import HandIK
+from .robot import RobotIndex
+
+GRID = (
+    np.linspace(0.20, 0.44, 4),  # x, m
+    np.linspace(-0.36, 0.00, 5),  # y, m
+    np.array([0.55, 0.63]),  # z, m; above what stands on the table
+    np.radians([0.0, 30.0, 60.0, 90.0, 120.0]),  # yaw; to the left of straight ahead
+)
+MOVES = 2 * len(GRID)  # one step up or down each axis of the grid
+CLOSE = 0.004, 0.06  # m and rad: how exactly inverse kinematics must reach a viewpoint
+WALK, WALKS = 16, 12  # moves of a random walk, and walks that are merged at a time
+SWEEP = [2, 0, 6, 7, 4, 5, 3, 1]  # moves in the order in which a sweep tries them: left, ahead, turns, up, down, back
+SIDE, ENOUGH = 5, 0.5  # rays to a card along each of its sides, and the share of it that must be seen from a viewpoint
+
+
+@cache
+def lattice() -> tuple[np.ndarray, np.ndarray]:
+    """Joints of the right arm (N, 6), rad, NaN where no joints reach, and where moves lead (N, MOVES); a move that does
+    not exist leads to where it starts."""
+    shape = tuple(map(len, GRID))
+    joints = np.full((*shape, 6), np.nan)
+    home, down = np.array([0.30, 0.30, 0.62]), np.array([np.sqrt(0.5), 0.0, np.sqrt(0.5), 0.0])
+    solver = HandIK()
+    for index in np.ndindex(shape):
+        if index[3] == 0:
+            solver = HandIK()
+        x, y, z, yaw = (axis[i] for axis, i in zip(GRID, index, strict=True))
+        ahead = np.array([np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)])
+        solver.solve(np.array([home, (x, y, z)]), (down, ahead), iterations=60 if index[3] == 0 else 25)
+        error = solver.tasks[1].compute_error(solver.configuration)
+        if np.linalg.norm(error[:3]) < CLOSE[0] and np.linalg.norm(error[3:]) < CLOSE[1]:
+            joints[index] = solver.configuration.q[solver.index.arm_qpos[1]]
+    joints = joints.reshape(-1, 6)
+    nodes = np.arange(len(joints))
+    poses = np.stack(np.unravel_index(nodes, shape), axis=-1)
+    table = np.repeat(nodes[:, None], MOVES, axis=1)
+    for move in range(MOVES):
+        after = poses.copy()
+        after[:, move // 2] += 1 - 2 * (move % 2)
+        there = np.array([pose.min() >= 0 and (pose < shape).all() for pose in after])
+        ends = np.ravel_multi_index(tuple(np.where(there[:, None], after, poses).T), shape)
+        usable = there & np.isfinite(joints[nodes, 0]) & np.isfinite(joints[ends, 0])
+        table[:, move] = np.where(usable, ends, nodes)
+    return joints, table
+
+
+def share_seen(model: mujoco.MjModel, data: mujoco.MjData, camera: str, card: str, side: int) -> float:
+    """Share of a box-shaped geom that a camera sees: of side x side rays to it, those that meet it in the picture."""
+    number, geom = model.camera(camera).id, model.geom(card).id
+    eye, axes = data.cam_xpos[number], data.cam_xmat[number].reshape(3, 3)
+    half = model.geom_size[geom]
+    flat = int(half.argmin())
+    spread = np.linspace(-0.97, 0.97, side)
+    grid = np.stack(np.meshgrid(spread, spread), axis=-1).reshape(-1, 2) * np.delete(half, flat)
+    points = data.geom_xpos[geom] + np.insert(grid, flat, 0, axis=1) @ data.geom_xmat[geom].reshape(3, 3).T
+    right, up, back = ((points - eye) @ axes).T
+    inside = (back < 0) & (
+        np.maximum(np.abs(right), np.abs(up)) < -back * np.tan(np.radians(model.cam_fovy[number]) / 2)
+    )
+    met, hand, count = np.zeros(1, np.int32), int(model.cam_bodyid[number]), 0
+    for point in points[inside]:
+        mujoco.mj_ray(model, data, eye, point - eye, None, 1, hand, met)
+        count += met[0] == geom
+    return count / side**2
+
+
+@dataclass
+class Outlook:
+    """The viewpoints of a scene."""
+
+    seen: np.ndarray  # (N,) bool: the card is seen from there
+    hidden: np.ndarray  # (N,) bool: nothing of the card is seen from there
+    free: np.ndarray  # (N,) bool: the hand gets there and touches nothing
+    table: np.ndarray  # (N, MOVES) where moves lead; blocked ones to where they start
+
+    def moves_left(self, table: np.ndarray | None = None) -> np.ndarray:
+        """Fewest moves (N,) from each viewpoint to one that shows the card, by `table` or by all; -1: no way."""
+        if not self.seen.any():
+            return np.full(len(self.seen), -1)
+        return breadth_first(self.table if table is None else table, np.flatnonzero(self.seen))
+
+
+def examine(model: mujoco.MjModel, data: mujoco.MjData, robot: RobotIndex, card: str) -> Outlook:
+    """Take the right hand to every viewpoint, in a copy of the scene."""
+    joints, table = lattice()
+    trial = mujoco.MjData(model)
+    trial.qpos[:], trial.mocap_pos[:], trial.mocap_quat[:] = data.qpos, data.mocap_pos, data.mocap_quat
+    share, free = np.zeros(len(joints)), np.zeros(len(joints), bool)
+    fingers = {model.body(f"right_finger_{name}").id for name in "ab"}
+    for node in np.flatnonzero(np.isfinite(joints[:, 0])):
+        trial.qpos[robot.arm_qpos[1]] = joints[node]
+        mujoco.mj_fwdPosition(model, trial)
+        touched = {int(body) for pair in trial.contact.geom for body in model.geom_bodyid[pair]}
+        free[node] = not touched & fingers
+        share[node] = share_seen(model, trial, "right_wrist", card, SIDE)
+    open_ways = np.where(free[:, None] & free[table], table, np.arange(len(table))[:, None])
+    return Outlook(free & (share > ENOUGH), free & (share == 0), free, open_ways)
+
+
+def walk(room: Outlook, start: int, rng: np.random.Generator, most: int) -> list[int]:
+    """A random walk that does not undo itself, until it sees the card or has made so many moves."""
+    path, last = [start], -1
+    while not room.seen[path[-1]] and len(path) <= most:
+        open_moves = np.flatnonzero(room.table[path[-1]] != path[-1])
+        ahead = open_moves[open_moves != last]
+        last = int(rng.choice(ahead if len(ahead) else open_moves))
+        path.append(int(room.table[path[-1], last]))
+        last ^= 1  # what would undo it
+    return path
+
+
+def shortest(room: Outlook, table: np.ndarray, start: int) -> list[int]:
+    """A shortest way of a table to where the card is seen."""
+    path, left = [start], room.moves_left(table)
+    for move in descend(table, left, start):
+        path.append(int(table[path[-1], move]))
+    return path
+
+
+def known(room: Outlook, paths: list[list[int]]) -> np.ndarray:
+    """The table of the moves that were made on some paths, and of their inverses."""
+    out = np.repeat(np.arange(len(room.table))[:, None], MOVES, axis=1)
+    for path in paths:
+        for before, after in pairwise(path):
+            move = int(np.flatnonzero(room.table[before] == after)[0])
+            out[before, move], out[after, move ^ 1] = after, before
+    return out
+
+
+def oracle(room: Outlook, start: int, rng: np.random.Generator) -> list[int]:
+    """A shortest way of the whole lattice."""
+    return shortest(room, room.table, start)
+
+
+def graph(room: Outlook, start: int, rng: np.random.Generator) -> list[int]:
+    """A shortest way of the view graph of random walks: all of them merged, failures included."""
+    paths: list[list[int]] = []
+    while True:
+        paths += [walk(room, start, rng, WALK) for _ in range(WALKS)]
+        merged = known(room, paths)
+        if room.moves_left(merged)[start] >= 0:
+            return shortest(room, merged, start)
+
+
+def hindsight(room: Outlook, start: int, rng: np.random.Generator) -> list[int]:
+    """The first of as many random walks that sees the card, by its own shortest way: nothing is merged."""
+    while True:
+        path = walk(room, start, rng, WALK)
+        if room.seen[path[-1]]:
+            return shortest(room, known(room, [path]), start)
+
+
+def random(room: Outlook, start: int, rng: np.random.Generator) -> list[int]:
+    """A random walk as it is; where it lasts too long, another one."""
+    while True:
+        path = walk(room, start, rng, WALK)
+        if room.seen[path[-1]]:
+            return path
+
+
+def sweep(room: Outlook, start: int, rng: np.random.Generator) -> list[int]:
+    """Depth first, with the moves always in the same order, until the card is seen."""
+    path, been = [start], {start}
+    trail = [start]
+    while not room.seen[path[-1]]:
+        ahead = [int(n) for n in room.table[trail[-1], SWEEP] if int(n) not in been]
+        if ahead:
+            been.add(ahead[0])
+            trail.append(ahead[0])
+        else:
+            trail.pop()
+        path.append(trail[-1])
+    return path
+
+
+def fixed(room: Outlook, start: int, rng: np.random.Generator) -> list[int]:
+    """No look at all."""
+    return [start]
+
+
+LOOKS: dict[str, Callable[[Outlook, int, np.random.Generator], list[int]]] = {
+    look.__name__: look for look in (graph, oracle, hindsight, random, sweep, fixed)
+}
