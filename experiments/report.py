@@ -14,6 +14,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from look_then_act.tables import look_plot, look_table
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
@@ -278,6 +279,7 @@ REPORTS = {
     "simulators": (simulators_table, simulators_plot),
     "view_planning": (views_table, views_plot),
     "transfer": (transfer_table, transfer_plot),
+    "look_then_act": (look_table, look_plot),
 }
 
 

@@ -1,0 +1,53 @@
+"""Table and plot of looking and acting; called by ../report.py."""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+Row = dict[str, Any]
+KEYS = ("task", "policy", "memory", "demonstrations")
+
+
+def _groups(rows: list[Row]) -> dict[tuple[Any, ...], list[Row]]:
+    out: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        out.setdefault(tuple(row[key] for key in KEYS), []).append(row)
+    return out
+
+
+def look_table(about: Row) -> str:
+    """A line an arm: means over seeds, and each seed's branch accuracy."""
+    lines = [["task", "look", "memory", "demonstrations", "branch accuracy % (each seed)", "success %", "cue seen %",
+              "steps to the cue / oracle's", "both cues right %"]]  # fmt: skip
+    lines.append(["---"] * len(lines[0]))
+    for arm, rows in _groups(about["rows"]).items():
+        each = [100 * row["branch_accuracy"] for row in rows]
+        slower = [row["cue_step"] / row["oracle_cue_step"] for row in rows if row["cue_step"] is not None]
+        cells = [f"{np.mean(each):.1f} ({', '.join(f'{v:.0f}' for v in each)})"]
+        cells += [f"{100 * np.mean([row[key] for row in rows]):.1f}" for key in ("success", "cue_found")]
+        cells += [f"{np.mean(slower):.2f}" if slower else ""]
+        cells += [f"{100 * np.mean([row['both_cues_right'] for row in rows]):.1f}"]
+        lines.append([*map(str, arm), *cells])
+    episodes = about["rows"][0]["episodes"]
+    text = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    return f"{text}\n\n{episodes} closed-loop episodes a seed. Steps to the cue: of the episodes in which it is seen. "
+
+
+def look_plot(contents: list[Row]) -> Figure:
+    """Branch accuracy of every arm, a panel a task."""
+    rows = [row for about in contents for row in about["rows"]]
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    figure, axes = plt.subplots(1, len(tasks), figsize=(7 * len(tasks), 3.6), layout="constrained", squeeze=False)
+    for axis, task in zip(axes[0], tasks, strict=True):
+        arms = _groups([row for row in rows if row["task"] == task])
+        for place, own in enumerate(arms.values()):
+            values = [100 * row["branch_accuracy"] for row in own]
+            axis.bar(place, np.mean(values), color="C0" if own[0]["memory"] == "trace" else "0.6")
+            axis.plot([place] * len(values), values, "k.", markersize=3)
+        labels = [f"{look}\n{memory}, {count}" for _, look, memory, count in arms]
+        axis.set_xticks(range(len(arms)), labels, fontsize=7)
+        axis.axhline(50, color="C3", linestyle="--", linewidth=1)
+        axis.set(title=task, ylabel="branch accuracy, %", ylim=(0, 105))
+    return figure
