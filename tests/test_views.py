@@ -16,6 +16,7 @@ from envs.view_planning.lattice import (
     MOVES,
     Move,
     breadth_first,
+    path_nodes,
 )
 from envs.view_planning.tasks import Distances, Place
 from trace_il.errors import UserError
@@ -24,7 +25,7 @@ from trace_il.views.batch import choices, from_records, from_trajectories, mirro
 from trace_il.views.distill import CAP, CHOICE_KINDS, KINDS, Sampler, distil, single_graphs, successes
 from trace_il.views.explore import episodes, greedy, run, sampled
 from trace_il.views.export import replay, write
-from trace_il.views.graph import Router, Trajectory, ViewGraph, load_trajectories, path_nodes, save_trajectories
+from trace_il.views.graph import Router, Trajectory, ViewGraph, load_trajectories, save_trajectories
 from trace_il.views.judge import oracle, random_moves, score
 from trace_il.views.learn import choice_loss, path_loss
 from trace_il.views.reinforce import advantages, informative
@@ -229,10 +230,7 @@ def test_advantages_and_the_variance_filter():
 def test_export_for_language_models(tmp_path, places, graphs, explored):
     samplers = [Sampler(place, graph) for place, graph in zip(places, graphs, strict=True)]
     records = list(distil(samplers, 120, 0))
-    own = Trajectory(
-        0, records[0].goal, path_nodes(places[0].table, places[0].room.starts[0], [6]), np.array([6]), False, False
-    )
-    parts = Sampler(places[0], graphs[0], [own]).along(np.random.default_rng(0))
+    parts = Sampler(places[0], graphs[0], explored[:12]).along(np.random.default_rng(0))
     count = write(tmp_path / "views", places, [*records, *parts])
     rows = json.loads((tmp_path / "views/sharegpt.json").read_text())
     assert count == len(rows) == 120 and parts

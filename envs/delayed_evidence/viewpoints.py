@@ -12,7 +12,7 @@ from itertools import pairwise
 import mujoco
 import numpy as np
 
-from ..view_planning.lattice import breadth_first, descend
+from ..view_planning.lattice import breadth_first, descend, path_nodes, random_walk
 from .expert import HandIK
 from .robot import RobotIndex
 
@@ -113,24 +113,14 @@ def examine(model: mujoco.MjModel, data: mujoco.MjData, robot: RobotIndex, card:
     return Outlook(free & (share > ENOUGH), free & (share == 0), free, open_ways)
 
 
-def walk(room: Outlook, start: int, rng: np.random.Generator, most: int) -> list[int]:
-    """A random walk that does not undo itself, until it sees the card or has made so many moves."""
-    path, last = [start], -1
-    while not room.seen[path[-1]] and len(path) <= most:
-        open_moves = np.flatnonzero(room.table[path[-1]] != path[-1])
-        ahead = open_moves[open_moves != last]
-        last = int(rng.choice(ahead if len(ahead) else open_moves))
-        path.append(int(room.table[path[-1], last]))
-        last ^= 1  # what would undo it
-    return path
+def walk(room: Outlook, start: int, rng: np.random.Generator) -> list[int]:
+    """Viewpoints of a random walk, until it sees the card or has made `WALK` moves."""
+    return path_nodes(room.table, start, random_walk(room.table, start, WALK, rng, room.seen)).tolist()
 
 
 def shortest(room: Outlook, table: np.ndarray, start: int) -> list[int]:
     """A shortest way of a table to where the card is seen."""
-    path, left = [start], room.moves_left(table)
-    for move in descend(table, left, start):
-        path.append(int(table[path[-1], move]))
-    return path
+    return path_nodes(table, start, descend(table, room.moves_left(table), start)).tolist()
 
 
 def known(room: Outlook, paths: list[list[int]]) -> np.ndarray:
@@ -152,7 +142,7 @@ def graph(room: Outlook, start: int, rng: np.random.Generator) -> list[int]:
     """A shortest way of the view graph of random walks: all of them merged, failures included."""
     paths: list[list[int]] = []
     while True:
-        paths += [walk(room, start, rng, WALK) for _ in range(WALKS)]
+        paths += [walk(room, start, rng) for _ in range(WALKS)]
         merged = known(room, paths)
         if room.moves_left(merged)[start] >= 0:
             return shortest(room, merged, start)
@@ -161,7 +151,7 @@ def graph(room: Outlook, start: int, rng: np.random.Generator) -> list[int]:
 def hindsight(room: Outlook, start: int, rng: np.random.Generator) -> list[int]:
     """The first of as many random walks that sees the card, by its own shortest way: nothing is merged."""
     while True:
-        path = walk(room, start, rng, WALK)
+        path = walk(room, start, rng)
         if room.seen[path[-1]]:
             return shortest(room, known(room, [path]), start)
 
@@ -169,7 +159,7 @@ def hindsight(room: Outlook, start: int, rng: np.random.Generator) -> list[int]:
 def random(room: Outlook, start: int, rng: np.random.Generator) -> list[int]:
     """A random walk as it is; where it lasts too long, another one."""
     while True:
-        path = walk(room, start, rng, WALK)
+        path = walk(room, start, rng)
         if room.seen[path[-1]]:
             return path
 

@@ -6,6 +6,7 @@ of the opposite yaw is its negative. Snapping Euler angles to a grid, as the cod
 fifth of the moves without an inverse.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -130,6 +131,40 @@ def descend(table: np.ndarray, left: np.ndarray, start: int) -> list[int]:
         moves.append(int(np.flatnonzero(left[table[start]] == left[start] - 1)[0]))
         start = int(table[start, moves[-1]])
     return moves
+
+
+def random_walk(
+    table: np.ndarray, start: int, most: int, rng: np.random.Generator, ends: np.ndarray | None = None
+) -> list[int]:
+    """Random moves, none blocked and none that undoes the one before: `most`, or fewer where there is no other.
+
+    Args:
+        ends: (size,) bool, nodes at which it is over; None: nowhere.
+    """
+    moves: list[int] = []
+    while len(moves) < most and (ends is None or not ends[start]):
+        possible = np.flatnonzero(table[start] != start)
+        if moves:
+            possible = possible[possible != moves[-1] ^ 1]
+        if not len(possible):
+            break
+        moves.append(int(rng.choice(possible)))
+        start = int(table[start, moves[-1]])
+    return moves
+
+
+def path_nodes(table: np.ndarray, start: int, moves: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Nodes (T + 1,) that moves (T,) lead through.
+
+    Raises:
+        ValueError: a move that there is not, STOP among them.
+    """
+    out = [int(start)]
+    for move in moves:
+        if not 0 <= move < table.shape[1]:
+            raise ValueError(f"moves of a path must be in 0..{table.shape[1] - 1}, got {move}")
+        out.append(int(table[out[-1], move]))
+    return np.array(out)
 
 
 def differences(one: np.ndarray, two: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .lattice import INVERSE, MOVES, NEAR, Lattice, arrived, breadth_first, difficulty
+from .lattice import MOVES, NEAR, Lattice, arrived, breadth_first, difficulty, path_nodes, random_walk
 from .scenes import Room
 from .views import Views, telling
 
@@ -135,28 +135,6 @@ class Place:
                     return Episode(self.index, start, int(goal), d)
         raise ValueError(f"the room of seed {self.room.seed} has no target of {distances}; widen the distances")
 
-    def walk(self, rng: np.random.Generator, start: int, length: int) -> tuple[int, ...]:
-        """Random moves, none blocked and none that undoes the one before."""
-        moves: list[int] = []
-        node = start
-        while len(moves) < length:
-            possible = np.flatnonzero(self.table[node] != node)
-            if moves:
-                possible = possible[possible != INVERSE[moves[-1]]]
-            if not len(possible):
-                break
-            moves.append(int(rng.choice(possible)))
-            node = int(self.table[node, moves[-1]])
-        return tuple(moves)
-
-    def end(self, start: int, moves: tuple[int, ...]) -> int:
-        """Where moves lead."""
-        for move in moves:
-            if not 0 <= move < MOVES:
-                raise ValueError(f"moves must be in 0..{MOVES - 1}, got {move}")
-            start = int(self.table[start, move])
-        return int(start)
-
     def item(self, rng: np.random.Generator, length: tuple[int, int], start: int | None = None) -> Item:
         """A question of `length` moves (fewest, most), whose options lead to different places that look like more
         than one colour."""
@@ -165,8 +143,8 @@ class Place:
             count = int(rng.integers(length[0], length[1] + 1))
             paths = {}
             for _ in range(12):
-                path = self.walk(rng, origin, count)
-                end = self.end(origin, path)
+                path = tuple(random_walk(self.table, origin, count, rng))
+                end = int(path_nodes(self.table, origin, path)[-1])
                 if len(path) == count and end != origin and end not in paths and telling(self.views(end)):
                     paths[end] = path
                 if len(paths) == CHOICES:

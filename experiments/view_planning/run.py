@@ -4,7 +4,8 @@
                 graphs without reinforcement, graph distillation after one, two and three iterations; random moves and
                 the oracle
     ablations   graph distillation without reverse edges, with random walks of the graph, with shorter paths, with a
-                quarter of the rollouts, with a hidden pose, with a graph that forgets (without merging: hindsight)
+                quarter of the rollouts, with a hidden pose, with a camera that may go back to where it was, with a graph that
+                forgets (without merging: hindsight)
 
 All arms begin with the same base agent of a seed, move the camera as often, and take as many optimiser steps where they
 are trained with supervision. Finished runs are not repeated, interrupted ones continue. Writes results/<part>.json.
@@ -38,9 +39,10 @@ ARMS: dict[str, tuple[str, ...]] = {
 ABLATIONS: dict[str, tuple[str, ...]] = {
     "no reverse edges": ("view.reverse=false",),
     "random walks of the graph": ("view.walk=true",),
-    "paths of at most 6 moves": ("view.longest=6",),
+    "paths of at most 4 moves": ("view.longest=4",),
     "a quarter of the rollouts": ("view.rollouts=64",),
     "pose hidden": ("view.pose=false",),
+    "may go back": ("view.revisit=true",),
     "graph forgets": ("view.persistent=false",),
 }
 TEST_SEED, TEST_EPISODES = 8_000_000, 500

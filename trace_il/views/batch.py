@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from envs.view_planning.lattice import MOVES, Move
+from envs.view_planning.lattice import MOVES, Move, path_nodes
 from envs.view_planning.tasks import Item, Place
 
 from .agent import NO_MOVE, POSE_FEATURES, ChoiceBatch, PathBatch
 from .distill import Record
-from .graph import Trajectory, path_nodes
+from .graph import Trajectory
 
 # What each move is in a mirror, and STOP and NO_MOVE.
 OTHER_SIDE = torch.tensor(

@@ -22,10 +22,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.view_planning.lattice import INVERSE, MOVES, Move, breadth_first
+from envs.view_planning.lattice import MOVES, Move, breadth_first, path_nodes, random_walk
 from envs.view_planning.tasks import CHOICES, Place
 
-from .graph import Router, Trajectory, ViewGraph, path_nodes
+from .graph import Router, Trajectory, ViewGraph
 
 KINDS = ("navigate", "sequence", "choose_path", "choose_view", "distance", "inverse", "arrived")
 LONGEST_CHOICE = 6  # moves
@@ -129,12 +129,12 @@ class Sampler:
         self, rng: np.random.Generator, length: tuple[int, int]
     ) -> tuple[list[int], list[int], list[int], list[int]] | None:
         start = int(rng.choice(self.usable))
-        _, moves = self._from(rng, start, int(rng.integers(length[0], length[1] + 1)))
+        moves = random_walk(self.router.forward, start, int(rng.integers(length[0], length[1] + 1)), rng)
         if len(moves) < length[0]:
             return None
         places = path_nodes(self.router.forward, start, moves).tolist()
         best, left = [1 << move for move in (*moves, Move.STOP)], [*range(len(moves), -1, -1)]
-        return places, list(moves), best, left
+        return places, moves, best, left
 
     def records(self, rng: np.random.Generator, kind: str, used: np.ndarray) -> list[Record]:
         """One record of a kind, or those of a part of a trajectory; empty: this draw has none."""
@@ -157,7 +157,8 @@ class Sampler:
         at, length = int(rng.choice(self.usable)), int(rng.integers(1, min(self.longest, LONGEST_CHOICE) + 1))
         options: dict[int, tuple[int, ...]] = {}
         for _ in range(4 * CHOICES):
-            end, moves = self._from(rng, at, length)
+            moves = tuple(random_walk(self.router.forward, at, length, rng))
+            end = int(path_nodes(self.router.forward, at, moves)[-1])
             if len(moves) == length and end != at:
                 options.setdefault(int(self.router.nodes[end]), moves)
             if len(options) == CHOICES:
@@ -167,19 +168,6 @@ class Sampler:
                 question = (start, ends[answer], paths[answer], (), (), ends, paths, answer)
                 return [Record(kind, self.place.index, *question)]
         return []
-
-    def _from(self, rng: np.random.Generator, at: int, length: int) -> tuple[int, tuple[int, ...]]:
-        """Where a random walk of the graph ends, and its moves."""
-        moves: list[int] = []
-        for _ in range(length):
-            possible = np.flatnonzero(self.router.forward[at] != at)
-            if moves:
-                possible = possible[possible != INVERSE[moves[-1]]]
-            if not len(possible):
-                break
-            moves.append(int(rng.choice(possible)))
-            at = int(self.router.forward[at, moves[-1]])
-        return at, tuple(moves)
 
 
 def bits(best: np.ndarray) -> int:

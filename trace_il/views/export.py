@@ -20,12 +20,11 @@ import numpy as np
 from PIL import Image
 
 from envs.view_planning.env import BUDGET
-from envs.view_planning.lattice import Move
+from envs.view_planning.lattice import Move, path_nodes
 from envs.view_planning.tasks import CHOICES, Place
 
 from ..errors import UserError
 from .distill import Record
-from .graph import path_nodes
 
 LETTERS = "ABCD"
 WORDS = ", ".join(move.name.lower() for move in Move if move != Move.STOP)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from envs.view_planning.lattice import INVERSE, MOVES, Move, breadth_first
+from envs.view_planning.lattice import INVERSE, MOVES, breadth_first
 
 from ..errors import UserError
 from ..files import atomic_write
@@ -176,17 +176,3 @@ class Router:
         left = breadth_first(self.backward, np.asarray(goals))
         nearer = (left[self.forward] == left[:, None] - 1) & (left[:, None] > 0)
         return Labels(left, np.concatenate([nearer, left[:, None] == 0], axis=1))
-
-
-def path_nodes(table: np.ndarray, start: int, moves: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Nodes (T + 1,) that moves (T,) lead through.
-
-    Raises:
-        ValueError: a STOP among the moves.
-    """
-    out = [int(start)]
-    for move in moves:
-        if move == Move.STOP:
-            raise ValueError("STOP is no move of a path")
-        out.append(int(table[out[-1], move]))
-    return np.array(out)

@@ -7,14 +7,14 @@ import numpy as np
 import torch
 
 from envs.view_planning.env import BUDGET
-from envs.view_planning.lattice import INVERSE, MOVES, arrived, descend, differences
+from envs.view_planning.lattice import INVERSE, MOVES, arrived, descend, differences, path_nodes
 from envs.view_planning.tasks import Episode, Item, Place
 
 from ..scores import wilson_interval
 from .agent import ChoiceBatch, ViewAgent
 from .batch import choices
 from .explore import greedy, run
-from .graph import Trajectory, path_nodes
+from .graph import Trajectory
 
 CHUNK = 50  # questions at a time
 EASY, HARD = (1, 2), (3, 8)  # moves of short questions and of long ones

@@ -25,6 +25,7 @@ from lightning.pytorch.loggers import WandbLogger
 from rich.console import Console
 
 from envs.view_planning.env import BUDGET
+from envs.view_planning.lattice import path_nodes, random_walk
 from envs.view_planning.tasks import Distances, Place
 
 from ..checkpoint import describe, read_checkpoint
@@ -41,7 +42,7 @@ from .config import ViewRunConfig, env_arguments, from_plain
 from .distill import CHOICE_KINDS, KINDS, SHARES, Record, Sampler, distil, single_graphs, successes
 from .explore import episodes, run, sampled
 from .export import write
-from .graph import Trajectory, ViewGraph, load_trajectories, path_nodes, save_trajectories
+from .graph import Trajectory, ViewGraph, load_trajectories, save_trajectories
 from .judge import evaluate, questions, random_moves
 from .learn import Distillation, RecordData
 from .reinforce import Reinforcement, RolloutData
@@ -249,7 +250,7 @@ def transitions(place: Place, rng: np.random.Generator, longest: int) -> ViewGra
     graph = ViewGraph()
     anywhere = np.flatnonzero(np.any([away >= 0 for away in place.from_starts.values()], axis=0))
     for start in rng.choice(anywhere, ORIGINS).repeat(WALKS):
-        moves = place.walk(rng, int(start), longest)
+        moves = random_walk(place.table, int(start), longest, rng)
         graph.add(path_nodes(place.table, int(start), moves), moves)
     return graph
 

@@ -16,13 +16,13 @@ import rerun.blueprint as rrb
 
 import envs  # noqa: F401  (registers the environments)
 from envs.view_planning.env import ViewPlanningEnv
-from envs.view_planning.lattice import MOVES, Move, breadth_first, descend
+from envs.view_planning.lattice import MOVES, Move, breadth_first, descend, path_nodes
 from envs.view_planning.tasks import Episode, Place
 
 from ..errors import UserError
 from .config import ViewRunConfig
 from .explore import episodes, greedy, run
-from .graph import Trajectory, ViewGraph, path_nodes
+from .graph import Trajectory, ViewGraph
 from .pipeline import distances, rooms
 from .storage import load_weights, make_agent
 
