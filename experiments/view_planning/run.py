@@ -4,8 +4,8 @@
                 graphs without reinforcement, graph distillation after one, two and three iterations; random moves and
                 the oracle
     ablations   graph distillation without reverse edges, with random walks of the graph, with shorter paths, with a
-                quarter of the rollouts, with a hidden pose, with a camera that may go back to where it was, with a graph that
-                forgets (without merging: hindsight)
+                quarter of the rollouts, with a hidden pose, with a camera that may go back to where it was, with a
+                graph that forgets (without merging: hindsight)
 
 All arms begin with the same base agent of a seed, move the camera as often, and take as many optimiser steps where they
 are trained with supervision. Finished runs are not repeated, interrupted ones continue. Writes results/<part>.json.
