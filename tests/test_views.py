@@ -281,7 +281,7 @@ def test_a_killed_loop_goes_on_as_if_nothing_had_been(tmp_path):
     assert (killed / "iteration_1/explore/epoch_0.npz").stat().st_mtime_ns == before  # not repeated
     one, two = (torch.load(folder / "agent.pt", weights_only=True)["weights"] for folder in (whole, killed))
     assert all(torch.equal(one[name], two[name]) for name in one)
-    assert (killed / "recording.rrd").stat().st_size > 10_000 and (killed / "episode.png").exists()
+    assert (killed / "recording.rrd").stat().st_size > 10_000 and (killed / "episode_test.png").exists()
     program("view.py", "run=runs/killed", "split=test", "--save", "seen.rrd", cwd=tmp_path)
     assert (tmp_path / "seen.rrd").exists()
     out = program("export.py", "run=runs/killed", "out=vlm", "iteration=1", cwd=tmp_path)

@@ -296,9 +296,9 @@ def view_job(config: ViewRunConfig) -> Path:
     if evaluation.recording:
         from .viewer import save_picture, show, write_recording
 
-        shown = show(config, folder, evaluation.seed)
-        write_recording(folder / "recording.rrd", shown)
-        save_picture(folder / "episode.png", shown)
+        write_recording(folder / "recording.rrd", show(config, folder, evaluation.seed))
+        for split in ("train", "test"):
+            save_picture(folder / f"episode_{split}.png", show(config, folder, evaluation.seed, split))
     atomic_write(path, json.dumps(summary, indent=2).encode())
     console.print(view_table(scores, config.name))
     console.print("seconds: " + ", ".join(f"{phase} {value:.0f}" for phase, value in summary["seconds"].items()))
