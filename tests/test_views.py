@@ -205,6 +205,8 @@ def test_hidden_poses_and_views_are_not_used(places, explored):
     batch = from_trajectories(places, explored[:4])
     moved = PathBatch(*batch)._replace(pose=batch.pose + 1)
     torch.testing.assert_close(agent(batch).hidden, agent(moved).hidden)
+    hidden = agent(batch).hidden
+    torch.testing.assert_close(agent.decide(hidden, batch.closed), agent.decide(hidden, ~batch.closed))
     blind = batch._replace(seen=torch.zeros_like(batch.seen))
     other = blind._replace(images=255 - blind.images)
     torch.testing.assert_close(agent(blind).hidden, agent(other).hidden)

@@ -149,7 +149,7 @@ def graph(room: Outlook, start: int, rng: np.random.Generator) -> list[int]:
 
 
 def hindsight(room: Outlook, start: int, rng: np.random.Generator) -> list[int]:
-    """The first of as many random walks that sees the card, by its own shortest way: nothing is merged."""
+    """The first random walk that sees the card, by its own shortest way: nothing is merged."""
     while True:
         path = walk(room, start, rng)
         if room.seen[path[-1]]:

@@ -178,9 +178,9 @@ class ViewAgent(nn.Module):
         return Thought(hidden, where, belief)
 
     def decide(self, hidden: Tensor, closed: Tensor) -> Tensor:
-        """Logits (..., MOVES + 1) of what to do, for h (..., W)."""
+        """Logits (..., MOVES + 1) of what to do, for h (..., W). Without its pose it does not know what is closed."""
         logits = self.move(hidden)
-        return logits if self.revisits else logits - CLOSED * closed
+        return logits - CLOSED * closed if self.uses_pose and not self.revisits else logits
 
     def forward(self, batch: PathBatch) -> Thought:
         """What the agent thinks at every view of the paths."""

@@ -47,12 +47,12 @@ class ViewConfig:
 
 @dataclass
 class ViewTrainerConfig(FitConfig):
-    epochs: int = 15  # of supervised training, in the base agent and in each iteration
+    epochs: int = 15  # of supervised training, in each iteration
     steps_per_epoch: int = 100
     learning_rate: float = 2e-3
     rl_learning_rate: float = 1e-4
     batch_size: int = 64  # paths a step and process; a quarter as many choices
-    base_epochs: int = 2
+    base_epochs: int = 2  # of the base agent
 
 
 @dataclass

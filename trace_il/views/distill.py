@@ -108,7 +108,7 @@ class Sampler:
         return places, moves, [bits(labels.best[place]) for place in places], labels.left[places].tolist()
 
     def along(self, rng: np.random.Generator) -> list[Record]:
-        """Records of a part of a trajectory with `TARGETS` targets near it; empty: this draw has none."""
+        """Records of a part of a trajectory, one for each of `TARGETS` targets near it."""
         own = self.trajectories[int(rng.integers(len(self.trajectories)))]
         count = 1 + int(rng.integers(min(len(own.moves), WINDOW)))
         first = int(rng.integers(len(own.moves) - count + 1))

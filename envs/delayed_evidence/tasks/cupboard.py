@@ -20,6 +20,7 @@ FACING = np.radians([-130.0, -60.0])  # which way its open side looks; 0: along 
 STEPS, STAY, BACK = 9, 8, 26  # control steps: of a move of the camera, at the card, and from there to its work
 RAYS, GONE = 9, 15  # rays to the card along each side; control steps out of view after which it has left it
 NEAREST, FARTHEST = 2, 6  # moves from the first viewpoint to one that shows the card
+TRIES = 200  # cupboards that are drawn
 COLOR = (0.7, 0.6, 0.45, 1)
 
 
@@ -44,11 +45,14 @@ def place_cupboard(
 
     `layout["look"]` holds the joints (n, 6) of the right arm at the first viewpoint and at those by which the expert
     gets to see the card.
+
+    Raises:
+        RuntimeError: there is no such place.
     """
     robot, (joints, _) = RobotIndex(model, mobile), viewpoints.lattice()
     robot.place(data, base, np.stack([joints[np.isfinite(joints[:, 0])][0]] * 2), FINGER_OPEN)
     body = model.body("cupboard")
-    while True:
+    for _ in range(TRIES):
         spot, facing = place + factors.uniform(-0.03, 0.03, 2), factors.uniform(*FACING)
         body.pos[:2], body.quat[:] = spot, (np.cos(facing / 2), 0, 0, np.sin(facing / 2))
         room = viewpoints.examine(model, data, robot, "cue")
@@ -56,6 +60,8 @@ def place_cupboard(
         begin = np.flatnonzero(room.hidden & (away >= NEAREST) & (away <= FARTHEST))
         if len(begin):
             break
+    else:
+        raise RuntimeError(f"no viewpoint from which to look for the card in {TRIES} cupboards near {place}; move it")
     start, rng = int(factors.rng.choice(begin)), np.random.default_rng(int(factors.rng.integers(2**31)))
     return {"look": joints[viewpoints.LOOKS[look](room, start, rng)]}
 
