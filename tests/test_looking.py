@@ -55,7 +55,7 @@ def test_only_the_camera_that_is_aimed_sees_the_card(task):
         if env.steps % 5 == 0:
             assert pixels("overhead") == pixels("left_wrist") == 0
     shares, counts, phases = map(np.array, zip(*seen, strict=True))
-    assert info["is_success"] and counts[0] == 0 and counts[shares > 0.5].min() > 12 and counts[shares == 0].max() <= 4
+    assert info["is_success"] and counts[shares > 0.5].min() > 12 and max(counts[0], counts[shares == 0].max()) <= 4
     assert (phases[shares > 0] == 1).all() and (phases[-100:] >= 2).all()
     renderer.close()
     env.close()

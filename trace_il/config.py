@@ -354,20 +354,23 @@ def to_plain(config: Any) -> dict[str, Any]:
 
 
 def from_plain(plain: dict[str, Any]) -> TrainConfig:
-    """The inverse of `to_plain` for a whole training configuration.
+    """The inverse of `to_plain` for a whole training configuration; options that came later have their defaults.
 
     Raises:
         UserError: written by a version with other keys.
     """
     try:
         schema = OmegaConf.structured(TrainConfig)
-        env = next(c for c in ENVS.values() if {f.name for f in fields(c)} == set(plain["env"]))
-        schema.env = OmegaConf.structured(env)
+        keys = {c: {f.name for f in fields(c)} for c in ENVS.values()}
+        fitting = [c for c in keys if set(plain["env"]) <= keys[c]]
+        if not fitting:
+            raise KeyError("unknown environment keys")
+        schema.env = OmegaConf.structured(min(fitting, key=lambda c: len(keys[c])))
         schema.memory = OmegaConf.structured(MEMORY_CONFIGS[plain["memory"]["name"]])
         schema.policy = OmegaConf.structured(POLICY_CONFIGS[plain["policy"]["name"]])
         config = OmegaConf.to_object(OmegaConf.merge(schema, plain))
-    except (OmegaConfBaseException, KeyError, TypeError, StopIteration) as error:
-        message = (str(error).splitlines() or ["unknown environment keys"])[0]
+    except (OmegaConfBaseException, KeyError, TypeError) as error:
+        message = str(error).splitlines()[0]
         raise UserError(f"the stored configuration does not fit this version ({message}); train again") from error
     assert isinstance(config, TrainConfig)
     return config

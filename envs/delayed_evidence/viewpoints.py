@@ -26,7 +26,8 @@ MOVES = 2 * len(GRID)  # one step up or down each axis of the grid
 CLOSE = 0.004, 0.06  # m and rad: how exactly inverse kinematics must reach a viewpoint
 WALK, WALKS = 16, 12  # moves of a random walk, and walks that are merged at a time
 SWEEP = [2, 0, 6, 7, 4, 5, 3, 1]  # moves in the order in which a sweep tries them: left, ahead, turns, up, down, back
-SIDE, ENOUGH = 5, 0.5  # rays to a card along each of its sides, and the share of it that must be seen from a viewpoint
+SIDE = 5  # rays to a card along each of its sides
+ENOUGH, LARGE = 0.5, 0.025  # shares of a card and of the picture that must be seen, for a viewpoint to show the card
 
 
 @cache
@@ -60,24 +61,41 @@ def lattice() -> tuple[np.ndarray, np.ndarray]:
     return joints, table
 
 
-def share_seen(model: mujoco.MjModel, data: mujoco.MjData, camera: str, card: str, side: int) -> float:
-    """Share of a box-shaped geom that a camera sees: of side x side rays to it, those that meet it in the picture."""
-    number, geom = model.camera(camera).id, model.geom(card).id
-    eye, axes = data.cam_xpos[number], data.cam_xmat[number].reshape(3, 3)
+def card_points(model: mujoco.MjModel, data: mujoco.MjData, card: str, spread: np.ndarray) -> np.ndarray:
+    """Points (n^2, 3) of the middle plane of a flat box-shaped geom; `spread` (n,) is -1 and 1 at its edges."""
+    geom = model.geom(card).id
     half = model.geom_size[geom]
     flat = int(half.argmin())
-    spread = np.linspace(-0.97, 0.97, side)
     grid = np.stack(np.meshgrid(spread, spread), axis=-1).reshape(-1, 2) * np.delete(half, flat)
-    points = data.geom_xpos[geom] + np.insert(grid, flat, 0, axis=1) @ data.geom_xmat[geom].reshape(3, 3).T
-    right, up, back = ((points - eye) @ axes).T
-    inside = (back < 0) & (
-        np.maximum(np.abs(right), np.abs(up)) < -back * np.tan(np.radians(model.cam_fovy[number]) / 2)
-    )
+    return data.geom_xpos[geom] + np.insert(grid, flat, 0, axis=1) @ data.geom_xmat[geom].reshape(3, 3).T
+
+
+def project(model: mujoco.MjModel, data: mujoco.MjData, camera: str, points: np.ndarray) -> np.ndarray:
+    """Where points (n, 3) are in a square picture (n, 2), which goes from -1 to 1; NaN behind the camera."""
+    number = model.camera(camera).id
+    right, up, back = ((points - data.cam_xpos[number]) @ data.cam_xmat[number].reshape(3, 3)).T
+    depth = np.where(back < 0, -back, np.nan) * np.tan(np.radians(model.cam_fovy[number]) / 2)
+    return np.stack([right, up], axis=1) / depth[:, None]
+
+
+def share_seen(model: mujoco.MjModel, data: mujoco.MjData, camera: str, card: str, side: int) -> float:
+    """Share of a flat box-shaped geom that a camera sees: of side x side rays to it, those that meet it in the picture."""
+    number, geom = model.camera(camera).id, model.geom(card).id
+    eye = data.cam_xpos[number]
+    points = card_points(model, data, card, np.linspace(-0.97, 0.97, side))
+    inside = (np.abs(project(model, data, camera, points)) < 1).all(axis=1)
     met, hand, count = np.zeros(1, np.int32), int(model.cam_bodyid[number]), 0
     for point in points[inside]:
         mujoco.mj_ray(model, data, eye, point - eye, None, 1, hand, met)
         count += met[0] == geom
     return count / side**2
+
+
+def size_in_picture(model: mujoco.MjModel, data: mujoco.MjData, camera: str, card: str) -> float:
+    """Share of the picture that a flat box-shaped geom fills if nothing hides it; 0 where a corner is behind."""
+    corners = project(model, data, camera, card_points(model, data, card, np.array([-1.0, 1.0])))
+    one, other = corners[3] - corners[0], corners[2] - corners[1]  # the diagonals
+    return float(np.nan_to_num(abs(one[0] * other[1] - one[1] * other[0]) / 2)) / 4
 
 
 @dataclass
@@ -101,7 +119,7 @@ def examine(model: mujoco.MjModel, data: mujoco.MjData, robot: RobotIndex, card:
     joints, table = lattice()
     trial = mujoco.MjData(model)
     trial.qpos[:], trial.mocap_pos[:], trial.mocap_quat[:] = data.qpos, data.mocap_pos, data.mocap_quat
-    share, free = np.zeros(len(joints)), np.zeros(len(joints), bool)
+    share, large, free = np.zeros(len(joints)), np.zeros(len(joints), bool), np.zeros(len(joints), bool)
     fingers = {model.body(f"right_finger_{name}").id for name in "ab"}
     for node in np.flatnonzero(np.isfinite(joints[:, 0])):
         trial.qpos[robot.arm_qpos[1]] = joints[node]
@@ -109,8 +127,9 @@ def examine(model: mujoco.MjModel, data: mujoco.MjData, robot: RobotIndex, card:
         touched = {int(body) for pair in trial.contact.geom for body in model.geom_bodyid[pair]}
         free[node] = not touched & fingers
         share[node] = share_seen(model, trial, "right_wrist", card, SIDE)
+        large[node] = share[node] * size_in_picture(model, trial, "right_wrist", card) > LARGE
     open_ways = np.where(free[:, None] & free[table], table, np.arange(len(table))[:, None])
-    return Outlook(free & (share > ENOUGH), free & (share == 0), free, open_ways)
+    return Outlook(free & (share > ENOUGH) & large, free & (share == 0), free, open_ways)
 
 
 def walk(room: Outlook, start: int, rng: np.random.Generator) -> list[int]:
