@@ -39,11 +39,17 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
     "scan budget 16": ("agent.scan_budget=16",),
     "no teacher": ("trainer.teacher=none",),
 }
+FEW = "data.episodes=25"
+VIEWS = "view_planning-graph_distillation-0"  # the run that `python train.py view=graph_distillation` makes
+PRETRAINING: dict[str, tuple[str, ...]] = {
+    "trace, 25 demonstrations": (FEW,),
+    "trace, 25 demonstrations, after views": (FEW, f"trainer.views=runs/{VIEWS}"),
+}
 
 
 @dataclass(frozen=True)
 class Case:
-    """One run: a setting, a policy, a memory or an ablation of TRACE, a seed."""
+    """One run: a setting, a policy, a memory or a variant of TRACE, a seed."""
 
     setting: str
     policy: str
@@ -59,7 +65,7 @@ class Case:
 
     @property
     def overrides(self) -> list[str]:
-        arm = ABLATIONS.get(self.memory, (f"memory={self.memory}",))
+        arm = (ABLATIONS | PRETRAINING).get(self.memory, (f"memory={self.memory}",))
         more = [f"policy={self.policy}", f"seed={self.seed}", "evaluation.recording=false", "evaluation.export=false"]
         return [*SETTINGS[self.setting], *more, f"evaluation.cleared={self.memory == 'trace'}", *arm]
 

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, program
+from conftest import ROOT, SMALL, program
 
 import envs  # noqa: F401
 from envs.view_planning.lattice import (
@@ -290,6 +290,12 @@ def test_a_killed_loop_goes_on_as_if_nothing_had_been(tmp_path):
     assert "examples" in out.stdout and (tmp_path / "vlm/sharegpt.json").exists()
     out = program("evaluate.py", "run=runs/killed", cwd=tmp_path, check=False)
     assert out.returncode == 2 and "is the run of a view planner" in out.stderr
+    more = ["evaluation.recording=false", "evaluation.export=false", "evaluation.episodes=0", "wandb=off"]
+    policy = [*SMALL, *more, "trainer.views=runs/killed", "trainer.view_epochs=1", "name=taught"]
+    out = program("train.py", *policy, cwd=tmp_path)  # its records teach the encoder of a policy
+    assert "pretraining" in out.stdout and (tmp_path / "runs/taught/pretrained.pt").exists()
+    out = program("train.py", *policy, "trainer.views=runs/taught", "name=n", cwd=tmp_path, check=False)
+    assert out.returncode == 2 and "trainer.views=runs/taught is not a run of planning by views" in out.stderr
 
 
 def test_every_arm_runs_and_they_are_compared(tmp_path):

@@ -10,10 +10,12 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from . import __version__
 from .agent import Agent, AgentSpec
+from .encoders import Encoder
 from .errors import UserError
 from .memory.recall import RecallHead
 
 FORMAT = 4  # raised whenever old checkpoints can no longer be read
+PRETRAINED = "pretrained.pt"  # in a run folder: what views have taught the encoder before all else
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -86,6 +88,12 @@ def warm_start(agent: Agent, path: Path) -> None:
     except RuntimeError as error:
         reason = next(line.strip() for line in str(error).splitlines()[1:])
         raise UserError(f"trainer.init={path} is of another agent ({reason}); use one configuration") from error
+
+
+def load_trunk(path: Path, encoder: Encoder) -> None:
+    """Give an encoder the trunk of a file of pretraining."""
+    weights = read_checkpoint(path)["state_dict"]
+    encoder.trunk.load_state_dict({k.removeprefix("trunk."): v for k, v in weights.items() if k.startswith("trunk.")})
 
 
 def load_recall(path: Path, agent: Agent) -> RecallHead | None:

@@ -225,6 +225,8 @@ class TrainerConfig(FitConfig):
     residual: float = 0.0  # share by which targets are weighted with the error of the policy without a past, 0 to 1
     recall: float = 0.0  # weight of redrawing from the memory what was seen before
     init: str | None = None  # checkpoint whose agent training begins with, of a run with the same agent
+    views: str | None = None  # run of planning by views, on whose records the encoder is trained before all else
+    view_epochs: int = 12  # of that
     stop_at: float = 0.0  # held-out branch accuracy at which training stops; 0: it goes on
     closed_loop_every: int = 0  # epochs between closed-loop evaluations during training; 0: none
 

@@ -87,6 +87,7 @@ class Encoder(nn.Module):
                 layers.append(ResidualBlock(width_now, width_next, stride if block == 0 else 1))
                 width_now = width_next
         self.trunk = nn.Sequential(*layers)
+        self.channels = width_now  # of the last feature map
         self.squeeze = nn.Conv2d(width_now, spatial_channels, 1)
         inputs = spatial_channels * size[0] * size[1] + width_now
         # A map of its own for every camera: a place in the picture means something else in each.

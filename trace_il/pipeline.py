@@ -18,7 +18,7 @@ from rich.progress import Progress, track
 
 from .agent import Agent, AgentSpec
 from .build import agent_spec, build_agent, fit_address, fit_statistics, relative_actions
-from .checkpoint import describe, warm_start
+from .checkpoint import PRETRAINED, describe, load_trunk, warm_start
 from .cli import PhaseClock
 from .config import CollectConfig, RunConfig, TrainConfig, env_label, env_options, from_plain, to_plain
 from .data.collect import CollectSpec, collect
@@ -51,7 +51,8 @@ def wait_for_main_process(config: TrainConfig, folder: Path) -> Path:
     """In the other processes: wait until the run folder and the demonstrations are there."""
     root, _ = dataset_root(config)
     info = root / "meta/info.json"
-    while not ((folder / "run.json").exists() and info.exists() and _enough(config, root)):
+    ready = [folder / "run.json", info, *([folder / PRETRAINED] if config.trainer.views is not None else [])]
+    while not (all(path.exists() for path in ready) and _enough(config, root)):
         time.sleep(1)
     return root
 
@@ -147,6 +148,10 @@ def check_buildable(config: TrainConfig) -> None:
         ) from error
     if config.trainer.init is not None:
         warm_start(agent, Path(config.trainer.init))
+    if config.trainer.views is not None:
+        from .views.pretext import source
+
+        source(config)
 
 
 def open_run(
@@ -229,6 +234,8 @@ def fit(config: TrainConfig, folder: Path, root: Path, console: Console) -> dict
     )  # fmt: skip
     limits = check_environment(config, data)
     module = make_module(config, data, limits)
+    if config.trainer.views is not None:
+        load_trunk(folder / PRETRAINED, module.agent.encoder)
     run_id = json.loads((folder / "run.json").read_text())["id"]
     callbacks: list[pl.Callback] = []
     if config.trainer.closed_loop_every > 0:
@@ -289,6 +296,11 @@ def main_job(config: TrainConfig) -> Path:
     clock = PhaseClock()
     root = collect_missing(config, console) if is_main_process() else wait_for_main_process(config, folder)
     clock.lap("demonstrations")
+    if config.trainer.views is not None and is_main_process():
+        from .views.pretext import pretrain
+
+        pretrain(config, folder, console)
+        clock.lap("pretraining")
     training = fit(config, folder, root, console)
     if not is_main_process():
         return path

@@ -84,6 +84,11 @@ def validate(config: TrainConfig) -> None:
     require(data.root is not None or data.episodes >= 2, f"data.episodes={data.episodes} must be at least 2")
     require(0 < data.holdout < 1, f"data.holdout={data.holdout} must lie between 0 and 1")
     require(0 <= trainer.clear_share <= 1, f"trainer.clear_share={trainer.clear_share} must lie in [0, 1]")
+    require(trainer.view_epochs >= 1, f"trainer.view_epochs={trainer.view_epochs} must be at least 1")
+    require(
+        trainer.views is None or trainer.init is None,
+        f"trainer.init={trainer.init} would replace what trainer.views={trainer.views} teaches; give one of them",
+    )
     require(0 <= trainer.stop_at <= 1, f"trainer.stop_at={trainer.stop_at} must lie in [0, 1]")
     require(0 <= trainer.residual <= 1, f"trainer.residual={trainer.residual} must lie in [0, 1]")
     plain = isinstance(config.policy, ACTConfig) and config.policy.latent_dim == 0 and trainer.clear_share > 0

@@ -79,7 +79,7 @@ def project(model: mujoco.MjModel, data: mujoco.MjData, camera: str, points: np.
 
 
 def share_seen(model: mujoco.MjModel, data: mujoco.MjData, camera: str, card: str, side: int) -> float:
-    """Share of a flat box-shaped geom that a camera sees: of side x side rays to it, those that meet it in the picture."""
+    """Share of a flat box-shaped geom that a camera sees: of side x side rays, those that meet it in the picture."""
     number, geom = model.camera(camera).id, model.geom(card).id
     eye = data.cam_xpos[number]
     points = card_points(model, data, card, np.linspace(-0.97, 0.97, side))

@@ -1,8 +1,9 @@
-"""The tables of the paper in simulation: python experiments/tables/run.py main|memories|ablations [--jobs 2]
+"""The tables of the paper in simulation: python experiments/tables/run.py main|memories|ablations|pretraining [--jobs 2]
 
     main        five tasks, ACT and diffusion, without a memory and with TRACE
     memories    every memory where it is hard: distractors and twice the delay, and two bits in one episode
     ablations   TRACE with a part left out or a size changed, on the two bits
+    pretraining five tasks with 25 demonstrations, with and without an encoder that learned from views before
 
 Every run is `python train.py ...` with the default configuration but for what its row says, on the same
 demonstrations, steps and evaluation seeds. Finished runs are not repeated, interrupted ones continue. Writes
@@ -20,8 +21,10 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
 from common import (  # noqa: E402
     ABLATIONS,
     MEMORIES,
+    PRETRAINING,
     SETTINGS,
     TASKS,
+    VIEWS,
     Case,
     Row,
     collect,
@@ -40,12 +43,14 @@ def cases(table: str, seeds: list[int]) -> list[Case]:
     if table == "memories":
         hard = [setting for setting in SETTINGS if setting not in TASKS]
         return [Case(setting, "act", memory, seed) for seed in seeds for memory in MEMORIES for setting in hard]
+    if table == "pretraining":
+        return [Case(task, "act", arm, seed) for seed in seeds for arm in PRETRAINING for task in TASKS]
     return [Case("two bits", "act", ablation, seed) for seed in seeds for ablation in ABLATIONS]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tables", nargs="+", choices=["main", "memories", "ablations"])
+    parser.add_argument("tables", nargs="+", choices=["main", "memories", "ablations", "pretraining"])
     parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
     parser.add_argument("--policies", nargs="+", choices=["act", "diffusion"], default=["act", "diffusion"])
     parser.add_argument("--arms", nargs="+", help="memories or ablations; default: all of the table's")
@@ -70,6 +75,8 @@ def main() -> None:
             parser.error(f"nothing of the table {table} is left; settings and arms are in experiments/common.py")
     for setting in sorted({case.setting for own in wanted.values() for case in own}):
         collect(setting)
+    if "pretraining" in options.tables:
+        train(VIEWS, ["view=graph_distillation"], options.jobs)
     for table, own in wanted.items():
 
         def write(rows: dict[Case, list[Row]], table: str = table) -> None:

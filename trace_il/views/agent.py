@@ -97,6 +97,34 @@ def _shifted() -> Tensor:
     return out.flatten(0, 1).flatten(1)
 
 
+class Comparison(nn.Module):
+    """z(here, there): what two views have in common, and where.
+
+    Args:
+        channels: of the features.
+        width: of z.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.shifted: Tensor
+        self.sharpness = nn.Parameter(torch.tensor(1.5))  # logarithm of the factor of the correlations
+        self.register_buffer("shifted", _shifted(), persistent=False)
+        self.match = nn.Sequential(
+            nn.Conv2d(SHIFTS**2 + 2 * channels, 64, 1), nn.SiLU(), nn.Conv2d(64, 64, 3, 2, 1), nn.SiLU(),
+            nn.Flatten(), nn.Linear(64 * (PLACES // 2) ** 2, width), nn.SiLU(), nn.Linear(width, width),
+        )  # fmt: skip
+
+    def forward(self, here: Tensor, there: Tensor) -> Tensor:
+        """Features (N, C, 8, 8) of two views -> (N, W)."""
+        parts = (part.flatten(2) for part in (here, there))
+        one, two = (nn.functional.normalize(part - part.mean(-1, keepdim=True), dim=1) for part in parts)
+        same = self.sharpness.exp() * (one.transpose(1, 2) @ two)  # (N, places here, places there)
+        same = nn.functional.pad(same.flatten(1), (0, 1))  # the last one stands for displacements out of the picture
+        moved = same[:, self.shifted].unflatten(-1, (PLACES, PLACES))  # (N, SHIFTS^2, 8, 8)
+        return self.match(torch.cat([moved, here, there], dim=1))
+
+
 class ViewAgent(nn.Module):
     """The agent.
 
@@ -120,19 +148,13 @@ class ViewAgent(nn.Module):
         if channels % 8 or width % heads:
             raise ValueError(f"channels must be a multiple of 8 and width of heads, got {channels}, {width}, {heads}")
         self.image_size, self.width, self.uses_pose, self.revisits = image_size, width, pose, revisit
-        self.shifted: Tensor
         stride = image_size // (2 * PLACES)
         self.features = nn.Sequential(
             nn.Conv2d(3, 32, 2 * stride, stride, stride // 2), nn.GroupNorm(8, 32), nn.SiLU(),
             nn.Conv2d(32, channels, 3, 2, 1), nn.GroupNorm(8, channels), nn.SiLU(),
             nn.Conv2d(channels, channels, 3, 1, 1), nn.AdaptiveAvgPool2d(PLACES),
         )  # fmt: skip
-        self.sharpness = nn.Parameter(torch.tensor(1.5))  # logarithm of the factor of the correlations
-        self.register_buffer("shifted", _shifted(), persistent=False)
-        self.match = nn.Sequential(
-            nn.Conv2d(SHIFTS**2 + 2 * channels, 64, 1), nn.SiLU(), nn.Conv2d(64, 64, 3, 2, 1), nn.SiLU(),
-            nn.Flatten(), nn.Linear(64 * (PLACES // 2) ** 2, width), nn.SiLU(), nn.Linear(width, width),
-        )  # fmt: skip
+        self.compare = Comparison(channels, width)
         self.unseen = nn.Parameter(torch.zeros(width))
         self.pose = nn.Linear(POSE_FEATURES, width)
         layer = nn.TransformerEncoderLayer(width, heads, 2 * width, 0.0, "gelu", batch_first=True, norm_first=True)
@@ -152,15 +174,6 @@ class ViewAgent(nn.Module):
         """uint8 (U, S, S, 3) -> features (U, C, 8, 8)."""
         pixels = images.permute(0, 3, 1, 2).to(self.unseen.dtype) / 127.5 - 1
         return self.features(pixels.contiguous(memory_format=torch.channels_last))
-
-    def compare(self, here: Tensor, there: Tensor) -> Tensor:
-        """Features (N, C, 8, 8) of two views -> (N, W)."""
-        parts = (part.flatten(2) for part in (here, there))
-        one, two = (nn.functional.normalize(part - part.mean(-1, keepdim=True), dim=1) for part in parts)
-        same = self.sharpness.exp() * (one.transpose(1, 2) @ two)  # (N, places here, places there)
-        same = nn.functional.pad(same.flatten(1), (0, 1))  # the last one stands for displacements out of the picture
-        moved = same[:, self.shifted].unflatten(-1, (PLACES, PLACES))  # (N, SHIFTS^2, 8, 8)
-        return self.match(torch.cat([moved, here, there], dim=1))
 
     def remember(self, z: Tensor, pose: Tensor, seen: Tensor) -> Thought:
         """Comparisons (B, T, W), poses (B, T, POSE_FEATURES), which views were seen (B, T) -> what to think of it."""

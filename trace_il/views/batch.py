@@ -16,6 +16,7 @@ from .graph import Trajectory
 OTHER_SIDE = torch.tensor(
     [0, 1, Move.LEFT, Move.RIGHT, 4, 5, Move.TURN_RIGHT, Move.TURN_LEFT, 8, 9, Move.STOP, NO_MOVE]
 )
+SIDES = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, 1.0])  # signs of POSE_FEATURES there
 
 
 def pose_features(metric: np.ndarray, origin: np.ndarray) -> np.ndarray:
@@ -147,9 +148,8 @@ def choices(places: Sequence[Place], items: Sequence[Item | Record]) -> ChoiceBa
 
 def mirrored(paths: PathBatch) -> PathBatch:
     """The same in rooms seen in a mirror: left is right."""
-    sides = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, 1.0])  # of POSE_FEATURES
     return paths._replace(
-        images=paths.images.flip(2), pose=paths.pose * sides, where=paths.where * sides,
+        images=paths.images.flip(2), pose=paths.pose * SIDES, where=paths.where * SIDES,
         closed=paths.closed[..., OTHER_SIDE[: MOVES + 1]], label=paths.label[..., OTHER_SIDE[: MOVES + 1]],
     )  # fmt: skip
 

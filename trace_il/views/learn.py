@@ -59,38 +59,34 @@ def choice_loss(agent: ViewAgent, batch: ChoiceBatch) -> tuple[Tensor, dict[str,
     return loss, {name: value.float().mean() for name, value in right.items()}
 
 
-class Distillation(pl.LightningModule):
-    """Fits the agent by AdamW with a cosine schedule.
+class Fitting(pl.LightningModule):
+    """Supervised training by AdamW with a cosine schedule.
 
     Args:
-        agent: in any state.
         learning_rate: at the beginning, after a warm-up; it falls to a hundredth.
         steps: of the whole training.
     """
 
     WARMUP, FLOOR = 30, 0.01
 
-    def __init__(self, agent: ViewAgent, learning_rate: float, steps: int) -> None:
+    def __init__(self, learning_rate: float, steps: int) -> None:
         super().__init__()
-        self.agent, self.learning_rate, self.steps = agent, learning_rate, steps
+        self.learning_rate, self.steps = learning_rate, steps
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss, figures = self._loss(batch)
+    def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """Of a batch, and figures for the log."""
+        raise NotImplementedError
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss, figures = self.loss(batch)
         self.log_dict({f"train/{name}": value for name, value in figures.items()}, batch_size=1)
         self.log("train/loss", loss, prog_bar=True, batch_size=1)
         return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        loss, figures = self._loss(batch)
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        loss, figures = self.loss(batch)
         own = {f"val/{name}": value for name, value in figures.items()}
         self.log_dict(own | {"val/loss": loss}, batch_size=1, sync_dist=True)
-
-    def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        loss, figures = path_loss(self.agent, batch[0])
-        if len(batch) > 1:
-            choice, more = choice_loss(self.agent, batch[1])
-            loss, figures = loss + choice, figures | more
-        return loss, figures
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=1e-4)
@@ -103,6 +99,21 @@ class Distillation(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
+class Distillation(Fitting):
+    """Fits the agent, in any state, to records."""
+
+    def __init__(self, agent: ViewAgent, learning_rate: float, steps: int) -> None:
+        super().__init__(learning_rate, steps)
+        self.agent = agent
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, figures = path_loss(self.agent, batch[0])
+        if len(batch) > 1:
+            choice, more = choice_loss(self.agent, batch[1])
+            loss, figures = loss + choice, figures | more
+        return loss, figures
+
+
 class _Batches(Dataset):
     """Item i is the batch of step i of an epoch, a function of (seed, epoch, i, rank) alone."""
 
@@ -112,7 +123,7 @@ class _Batches(Dataset):
     def __len__(self) -> int:
         return self.owner.steps_per_epoch
 
-    def __getitem__(self, index: int) -> Batch:
+    def __getitem__(self, index: int) -> Any:
         rng = np.random.default_rng([self.owner.seed, self.epoch, index, self.rank])
         return self.owner.varied(self.owner.batch(self.owner.train, rng), rng)
 
@@ -145,7 +156,7 @@ class RecordData(pl.LightningDataModule):
         )
         self.train, self.validation = _sorted(places, train), _sorted(*validation)
 
-    def batch(self, own: "_Sorted", rng: np.random.Generator) -> Batch:
+    def batch(self, own: "Sorted", rng: np.random.Generator) -> Batch:
         """Records drawn at random, a few neighbours at a time: they often share their views."""
         first = rng.integers(-(-len(own.paths) // TARGETS), size=-(-self.batch_size // TARGETS)) * TARGETS
         some = [record for i in first for record in own.paths[i : i + TARGETS]]
@@ -178,15 +189,17 @@ class RecordData(pl.LightningDataModule):
         return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
 
 
-class _Sorted(NamedTuple):
+class Sorted(NamedTuple):
+    """Records by what they ask; paths that follow trajectories come first, the targets of a part together."""
+
     places: Sequence[Place]
     paths: list[Record]
     choices: list[Record]
 
 
-def _sorted(places: Sequence[Place], records: Sequence[Record]) -> _Sorted:
+def _sorted(places: Sequence[Place], records: Sequence[Record]) -> Sorted:
     choice = [record for record in records if record.kind in CHOICE_KINDS]
     path = sorted((one for one in records if one.kind not in CHOICE_KINDS), key=lambda one: not one.astray)
     if not path:
         raise ValueError(f"there is no path among {len(records)} records; training needs some")
-    return _Sorted(places, path, choice)
+    return Sorted(places, path, choice)

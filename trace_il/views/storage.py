@@ -16,7 +16,7 @@ from .agent import ViewAgent
 from .config import ViewRunConfig
 from .distill import Record
 
-FORMAT = 3  # of agents and records; raised whenever old files can no longer be read
+FORMAT = 4  # of agents and records; raised whenever old files can no longer be read
 
 
 def save_agent(path: Path, agent: ViewAgent, config: ViewRunConfig) -> None:
