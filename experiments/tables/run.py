@@ -1,4 +1,4 @@
-"""The tables of the paper in simulation: python experiments/tables/run.py main|memories|ablations|pretraining [--jobs 2]
+"""The tables of the paper in simulation: python experiments/tables/run.py TABLE [TABLE ...] [--jobs 2]
 
     main        five tasks, ACT and diffusion, without a memory and with TRACE
     memories    every memory where it is hard: distractors and twice the delay, and two bits in one episode
