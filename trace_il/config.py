@@ -61,7 +61,6 @@ class SortSoftConfig(PushSoftConfig):
 class PushSoftArmConfig(EnvConfig):
     id: str = "PushSoftArm-v0"
     image_size: int = 64  # pixels
-    look: str = "graph"  # how demonstrations of an active task find the cue: envs/delayed_evidence/viewpoints.py
     factors: str = "all"  # poses, lights, textures, distractors: all of them, train or held_out
 
 
@@ -332,8 +331,12 @@ def env_options(config: EnvConfig, collecting: bool = False) -> dict[str, Any]:
     if isinstance(config, GymConfig):
         return dict(config.options)
     options = {key: value for key, value in asdict(config).items() if key != "id"}
-    if isinstance(config, DelayedEvidenceConfig) and not (collecting and config.task.endswith("_active")):
-        del options["look"]  # it is the expert's alone
+    if isinstance(config, DelayedEvidenceConfig):
+        active = config.task.endswith("_active")
+        if not active and config.look != DelayedEvidenceConfig.look:
+            raise UserError(f"env.look={config.look}: env.task={config.task} has nothing to look for")
+        if not (collecting and active):
+            del options["look"]  # it is the expert's alone
     if isinstance(config, PushSoftConfig):
         judged_in = options.pop("judged_in")
         options["backend"] = config.backend if collecting else judged_in

@@ -168,11 +168,12 @@ def graph(room: Outlook, start: int, rng: np.random.Generator) -> list[int]:
 
 
 def hindsight(room: Outlook, start: int, rng: np.random.Generator) -> list[int]:
-    """The first random walk that sees the card, by its own shortest way: nothing is merged."""
+    """The shortest way of any of the same random walks alone: nothing is merged."""
     while True:
-        path = walk(room, start, rng)
-        if room.seen[path[-1]]:
-            return shortest(room, known(room, [path]), start)
+        paths = [walk(room, start, rng) for _ in range(WALKS)]
+        ways = [shortest(room, known(room, [path]), start) for path in paths if room.seen[path[-1]]]
+        if ways:
+            return min(ways, key=len)
 
 
 def random(room: Outlook, start: int, rng: np.random.Generator) -> list[int]:
