@@ -25,12 +25,18 @@ from .adapters import DiffusionAdapter
 from .base import Policy, PolicyLoss
 
 
-def cosine_schedule(steps: int) -> Tensor:
-    """abar_1 .. abar_steps, (steps,): cosine schedule of Nichol and Dhariwal (2021), eq. 17, betas at most 0.999."""
+def cosine_schedule(steps: int, chunk: int = 1) -> Tensor:
+    """abar_1 .. abar_steps, (steps,): cosine schedule of Nichol and Dhariwal (2021), eq. 17, betas at most 0.999.
+
+    Its signal-to-noise ratio is divided by the length of the chunk (Hoogeboom et al. 2023, section 3.1): neighbouring
+    actions are almost equal, so a mean over the chunk shows through noise that hides each of them. Without that, what
+    is noisy still tells which arm will move at 97 of 100 levels, and the pictures that tell it too are hardly used.
+    """
     time = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
     level = ((time + 0.008) / 1.008 * math.pi / 2).cos().square()
     betas = (1 - level[1:] / level[:-1]).clamp_max(0.999)
-    return (1 - betas).cumprod(0).float()
+    signal = (1 - betas).cumprod(0)
+    return (signal / (signal + chunk * (1 - signal))).float()
 
 
 def sinusoidal(position: Tensor, width: int) -> Tensor:
@@ -133,7 +139,8 @@ class DiffusionPolicy(Policy):
         self.blocks = nn.ModuleList(ModulatedBlock(width, heads, feedforward) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, actions_per_token * action_dim)
-        self.register_buffer("signal", torch.cat([torch.ones(1), cosine_schedule(diffusion_steps)]), persistent=False)
+        signal = torch.cat([torch.ones(1), cosine_schedule(diffusion_steps, chunk)])
+        self.register_buffer("signal", signal, persistent=False)
         self.register_buffer("start", temperature * torch.randn(chunk, action_dim))
         times = torch.linspace(diffusion_steps, 0, sampling_steps + 1).round().long()
         self.register_buffer("times", times, persistent=False)
