@@ -40,7 +40,7 @@ def main() -> None:
     from rich.console import Console
     from rich.progress import track
 
-    from trace_il.config import ENVS, env_options
+    from trace_il.env_config import ENVS, env_options
     from trace_il.environment import make_env
     from trace_il.pictures import save_video
     from trace_il.rollout import RolloutSpec, check_compatible, evaluate, load_controller, policy_spec, rollout

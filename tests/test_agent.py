@@ -9,8 +9,9 @@ import torch
 
 from trace_il.agent import Agent, AgentSpec, Controller
 from trace_il.build import build_agent
-from trace_il.config import MEMORY_CONFIGS, ACTConfig, AgentConfig, CorridorConfig, DiffusionConfig, TrainConfig
+from trace_il.config import MEMORY_CONFIGS, ACTConfig, AgentConfig, DiffusionConfig, TrainConfig
 from trace_il.encoders import Encoder
+from trace_il.env_config import CorridorConfig
 from trace_il.export import script_controller
 from trace_il.memory.base import Readout
 

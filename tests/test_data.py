@@ -16,7 +16,7 @@ import torch
 from conftest import ROOT, program
 
 from trace_il.build import agent_spec, build_agent, fit_statistics
-from trace_il.config import ACTConfig, CorridorConfig, TraceConfig, TrainConfig
+from trace_il.config import ACTConfig, TraceConfig, TrainConfig
 from trace_il.data.cache import FrameCache
 from trace_il.data.collect import CollectSpec, collect, demonstrate
 from trace_il.data.datamodule import EpisodeDataModule
@@ -25,6 +25,7 @@ from trace_il.data.lerobot import DatasetSpec, DatasetWriter, EncodedEpisode
 from trace_il.data.reader import DatasetReader
 from trace_il.data.statistics import aggregate, episode_statistics, image_statistics
 from trace_il.data.video import decode_video, encode_video
+from trace_il.env_config import CorridorConfig
 from trace_il.errors import UserError
 from trace_il.learn import BranchTemplates
 

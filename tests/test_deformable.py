@@ -16,7 +16,7 @@ from envs.deformable.arm import REST
 from sims.build import Recipe, save
 from sims.flex import SimulationError
 from sims.model import Range
-from trace_il.config import SortSoftConfig, env_options
+from trace_il.env_config import SortSoftConfig, env_options
 from trace_il.environment import make_env
 from trace_il.errors import UserError
 

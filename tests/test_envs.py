@@ -9,7 +9,7 @@ import envs  # noqa: F401
 from envs import Phase
 from envs.delayed_evidence.scene import Factors
 from envs.delayed_evidence.tasks import TASKS
-from trace_il import config
+from trace_il import env_config
 from trace_il.environment import camera_sizes, make_env
 from trace_il.errors import UserError
 
@@ -275,9 +275,9 @@ def test_one_image_becomes_one_camera():
         make_env("NoImage-v0", {})
 
 
-@pytest.mark.parametrize("name", [name for name in config.ENVS if name != "gym"])
+@pytest.mark.parametrize("name", [name for name in env_config.ENVS if name != "gym"])
 def test_every_environment_is_made_by_its_configuration(name):
-    own = config.ENVS[name]()
-    env = make_env(own.id, config.env_options(own))
+    own = env_config.ENVS[name]()
+    env = make_env(own.id, env_config.env_options(own))
     assert set(camera_sizes(env).values()) == {(own.image_size, own.image_size)}
     env.close()

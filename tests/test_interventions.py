@@ -6,7 +6,7 @@ from conftest import program
 from envs.base import Phase
 from trace_il.agent import Controller
 from trace_il.checkpoint import load_agent
-from trace_il.config import env_options
+from trace_il.env_config import env_options
 from trace_il.environment import make_env
 from trace_il.errors import UserError
 from trace_il.interventions import INTERVENTIONS, EditedController, intervene

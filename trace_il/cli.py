@@ -19,7 +19,8 @@ from omegaconf.errors import OmegaConfBaseException
 from envs.base import RenderingError
 from sims.state import SimulationError
 
-from .config import env_label, register
+from .config import register
+from .env_config import env_label
 from .errors import UserError
 
 
@@ -35,7 +36,7 @@ def one_line(error: BaseException) -> str:
         if detail not in lines[0]:
             lines.append(detail)
     if "not in" in lines[-1] and "Key" in lines[-1]:
-        lines.append("the keys there are: trace_il/config.py, sim_config.py, views/config.py")
+        lines.append("the keys there are: trace_il/config.py, env_config.py, sim_config.py, views/config.py")
     return "; ".join(lines)
 
 
@@ -100,7 +101,7 @@ def _refuse_extra(node: Any, path: str) -> None:
         if extra:
             raise UserError(
                 f"unknown key {path + str(sorted(map(str, extra))[0])!r}; "
-                "the keys there are: trace_il/config.py, sim_config.py, views/config.py"
+                "the keys there are: trace_il/config.py, env_config.py, sim_config.py, views/config.py"
             )
     for key in node:
         if not OmegaConf.is_missing(node, str(key)):

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 
 from .agent import Agent, Controller
-from .config import TrainConfig, env_options
+from .config import TrainConfig
+from .env_config import env_options
 from .environment import make_env, stack_cameras
 from .errors import UserError
 from .rollout import check_compatible, load_controller, policy_spec

@@ -9,7 +9,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from . import sim_config
-from .config import ENVS, TrainConfig, from_plain
+from .config import TrainConfig, from_plain
+from .env_config import ENVS
 from .errors import UserError
 from .sim_config import SimulatorRunConfig
 from .views import config as view_config
@@ -41,7 +42,7 @@ def read_run(folder: str, env: str | None = None, env_overrides: list[str] | Non
 
     Args:
         folder: of the run.
-        env: another environment, one of `config.ENVS`.
+        env: another environment, one of `env_config.ENVS`.
         env_overrides: "env.key=value" words.
     Raises:
         UserError: no run there, unknown environment or key.

@@ -20,10 +20,11 @@ from .agent import Agent, AgentSpec
 from .build import agent_spec, build_agent, fit_address, fit_statistics, relative_actions
 from .checkpoint import PRETRAINED, describe, load_trunk, warm_start
 from .cli import PhaseClock
-from .config import CollectConfig, RunConfig, TrainConfig, env_label, env_options, from_plain, to_plain
+from .config import CollectConfig, RunConfig, TrainConfig, from_plain, to_plain
 from .data.collect import CollectSpec, collect
 from .data.datamodule import EpisodeDataModule
 from .data.lerobot import read_info
+from .env_config import env_label, env_options
 from .environment import camera_sizes, channel_names, check_channels, control_hz, make_env
 from .errors import UserError
 from .files import atomic_write, only_writer

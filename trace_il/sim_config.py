@@ -8,7 +8,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sims.scenes import SceneSettings
 
-from .config import EnvConfig, FitConfig, RunConfig
+from .config import FitConfig, RunConfig
+from .env_config import EnvConfig
 from .errors import UserError
 
 

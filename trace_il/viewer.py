@@ -9,8 +9,9 @@ import numpy as np
 import rerun as rr
 import rerun.blueprint as rrb
 
-from .config import TrainConfig, env_options
+from .config import TrainConfig
 from .diagnostics import analyse
+from .env_config import env_options
 from .environment import make_env
 from .errors import UserError
 from .interventions import intervene

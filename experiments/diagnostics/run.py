@@ -26,9 +26,10 @@ from common import ROOT, SETTINGS, Case, Row, collect, in_parallel, program, tra
 from envs.base import Phase  # noqa: E402
 from trace_il.agent import Agent  # noqa: E402
 from trace_il.checkpoint import load_agent  # noqa: E402
-from trace_il.config import TrainConfig, env_options  # noqa: E402
+from trace_il.config import TrainConfig  # noqa: E402
 from trace_il.data.datamodule import EpisodeDataModule  # noqa: E402
 from trace_il.diagnostics import PROBE, LinearProbe, cosine, pass_through, transforms  # noqa: E402
+from trace_il.env_config import env_options  # noqa: E402
 from trace_il.environment import make_env  # noqa: E402
 from trace_il.interventions import INTERVENTIONS, intervene  # noqa: E402
 from trace_il.learn import BranchTemplates, branch_ticks  # noqa: E402

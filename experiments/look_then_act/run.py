@@ -26,7 +26,8 @@ from common import ROOT, Row, in_parallel, program, score_rows, train  # noqa: E
 
 from envs.base import Phase  # noqa: E402
 from envs.delayed_evidence.viewpoints import LOOKS  # noqa: E402
-from trace_il.config import EvaluationConfig, env_options  # noqa: E402
+from trace_il.config import EvaluationConfig  # noqa: E402
+from trace_il.env_config import env_options  # noqa: E402
 from trace_il.environment import make_env  # noqa: E402
 from trace_il.options import read_run  # noqa: E402
 from trace_il.rollout import load_controller, policy_spec, rollout  # noqa: E402

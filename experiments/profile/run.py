@@ -16,7 +16,8 @@ sys.path.insert(0, str(HERE.parent.parent))
 from trace_il import signature  # noqa: E402
 from trace_il.agent import AgentSpec, Controller  # noqa: E402
 from trace_il.build import build_agent  # noqa: E402
-from trace_il.config import ACTConfig, DelayedEvidenceConfig, TraceConfig, TrainConfig  # noqa: E402
+from trace_il.config import ACTConfig, TraceConfig, TrainConfig  # noqa: E402
+from trace_il.env_config import DelayedEvidenceConfig  # noqa: E402
 from trace_il.learn import flatten_ticks  # noqa: E402
 from trace_il.memory.base import Evidence  # noqa: E402
 from trace_il.memory.teacher import AttentionTeacher  # noqa: E402

@@ -6,7 +6,7 @@ import pytest
 from conftest import program
 
 from trace_il.checkpoint import load_agent
-from trace_il.config import env_options
+from trace_il.env_config import env_options
 from trace_il.environment import make_env
 from trace_il.interventions import intervene
 from trace_il.options import read_run

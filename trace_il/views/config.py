@@ -6,7 +6,8 @@ from typing import Any
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ..config import EnvConfig, FitConfig, RunConfig
+from ..config import FitConfig, RunConfig
+from ..env_config import EnvConfig
 from ..errors import UserError
 
 
