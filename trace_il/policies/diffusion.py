@@ -3,7 +3,7 @@
     condition c = pool(camera and state tokens) + time(k) + adapter(readout)               DiffusionAdapter
     f(x_k, c)   also attends to the camera and state tokens: where a thing is does not fit into one vector
     training    x_k = sqrt(abar_k) x_0 + sqrt(1 - abar_k) noise,  loss = masked (f(x_k, c) - x_0)^2
-    sampling    DDIM without noise (Song et al. 2021, eq. 12), `sampling_steps` of the `diffusion_steps`
+    sampling    DDIM without noise (Song et al. 2021, eq. 12), `sampling_steps` of the `diffusion_steps` levels
 
 f is a transformer over groups of `actions_per_token` consecutive actions whose layers are modulated by c
 (adaLN-Zero, Peebles and Xie 2023). It predicts the clean chunk (Ramesh et al. 2022, section 2.2): with few steps
@@ -37,6 +37,17 @@ def cosine_schedule(steps: int, chunk: int = 1) -> Tensor:
     betas = (1 - level[1:] / level[:-1]).clamp_max(0.999)
     signal = (1 - betas).cumprod(0)
     return (signal / (signal + chunk * (1 - signal))).float()
+
+
+def sampling_levels(steps: int, count: int, chunk: int = 1) -> Tensor:
+    """Levels of `cosine_schedule(steps, chunk)` to sample at, descending to 0, (count + 1,).
+
+    Evenly spaced in the schedule of a single action: in that of a chunk, even steps would end in too much noise for a
+    hand to close on something.
+    """
+    even = torch.linspace(1, 0, count + 1, dtype=torch.float64) * math.pi / 2
+    levels = ((even.tan() / math.sqrt(chunk)).atan() * (2 * steps / math.pi)).round().long()
+    return torch.cat([levels[:-1].clamp(1, steps), levels[-1:]])
 
 
 def sinusoidal(position: Tensor, width: int) -> Tensor:
@@ -142,8 +153,7 @@ class DiffusionPolicy(Policy):
         signal = torch.cat([torch.ones(1), cosine_schedule(diffusion_steps, chunk)])
         self.register_buffer("signal", signal, persistent=False)
         self.register_buffer("start", temperature * torch.randn(chunk, action_dim))
-        times = torch.linspace(diffusion_steps, 0, sampling_steps + 1).round().long()
-        self.register_buffer("times", times, persistent=False)
+        self.register_buffer("times", sampling_levels(diffusion_steps, sampling_steps, chunk), persistent=False)
 
     def _present(self, features: Tensor) -> Tensor:
         """Tokens of the present (B, S, W) -> (B, 1 + S, W), the first of which pools the others."""
