@@ -180,6 +180,13 @@ class Agent(nn.Module):
             Readout(*(part[rows, last.repeat(batch)].unflatten(0, (batch, ticks)) for part in readout)),
         )
 
+    @torch.jit.unused
+    def cleared(self, content: Tensor) -> Readout:
+        """Readout of ticks whose slots and signature were cleared just before: content (B, E) -> (B, ...)."""
+        start = content.new_zeros(content.shape[0], sig.signature_dim(self.spec.state_dim, self.depth))
+        state = self.memory.init_state(content.float())
+        return self.memory.step(state, Evidence(content, self.address_of(start, start)))[1]
+
     def address_of(self, xi: Tensor, previous: Tensor) -> Tensor:
         """Address (B, Q) of signatures at a tick and at the one before; zero where the memory has no use for it."""
         if self.memory.uses_address:
@@ -224,8 +231,8 @@ class Controller(nn.Module):
 
     Args:
         agent: a trained agent; it is put into evaluation mode.
-        clear_memory: slots are emptied at every tick, and the policy reads an empty memory. The control that costs no
-            training: the same policy, without a past.
+        clear_memory: clear slots and signature before every tick. The control that costs no training:
+            the same policy, without a past.
     """
 
     readout: Readout
@@ -261,7 +268,13 @@ class Controller(nn.Module):
         self.chunk = reference.new_zeros([batch, 1, 1])
         self.features = reference.new_zeros([batch, self.tokens, self.token_width])
         self.state_at_tick = self.previous
-        self.readout = self.agent.memory.empty(reference)
+        self.readout = self._blank_readout(reference)
+
+    def _blank_readout(self, reference: Tensor) -> Readout:
+        zero = reference.new_zeros([reference.shape[0], self.agent.memory.slots])
+        summary = reference.new_zeros([reference.shape[0], self.agent.memory.width])
+        address = reference.new_zeros([reference.shape[0], self.agent.memory.address_dim])
+        return Readout(self.slots, summary, address, zero, zero, zero, summary)
 
     @torch.jit.export
     def observe(self, images: Tensor, state: Tensor) -> None:
@@ -279,7 +292,7 @@ class Controller(nn.Module):
             raise ValueError(f"reset({self.previous.shape[0]}) was called, but {state.shape[0]} states came")
         path = self.agent.standardize_state(state)
         is_tick = self.steps % self.tick_every == 0
-        if self.steps == 0:
+        if self.steps == 0 or (self.clear_memory and is_tick):
             self.slots = self.agent.memory.init_state(path)
             self.xi = path.new_zeros([path.shape[0], self.signature_dim])  # on the device the robot's data is on
             self.xi_at_tick = self.xi
@@ -297,8 +310,6 @@ class Controller(nn.Module):
             self.features, self.slots, self.readout = self.agent.tick(
                 images, path, self.xi, self.xi_at_tick, self.slots
             )
-            if self.clear_memory:
-                self.slots, self.readout = self.agent.memory.init_state(path), self.agent.memory.empty(path)
             self.xi_at_tick, self.state_at_tick = self.xi, state
             self.plan_age = -1
         self.steps += 1

@@ -158,7 +158,7 @@ class FitConfig:
 class TrainerConfig(FitConfig):
     weight_decay: float = 1e-4
     warmup_steps: int = 30
-    clear_share: float = 0.125  # share of ticks trained once more with an empty memory
+    clear_share: float = 0.125  # share of ticks trained once more with the memory cleared before
     teacher: str = "attention"  # attention, none: a second readout, in training only
     distillation: float = 0.0  # weight of the distance between the memory's summary and the teacher's
     residual: float = 0.0  # share by which targets are weighted with the error of the policy without a past, 0 to 1

@@ -107,11 +107,9 @@ class ImitationModule(pl.LightningModule):
         templates: judges held-out branch decisions.
         settings: AdamW with linear warm-up, a constant rate, and a linear decay to zero over the last part: a cue is
             found late, and must still find a rate. `clear_share` of each batch's ticks are trained once more, at
-            that weight, with an empty memory: the policy then can act without a past, and clearing it is a fair
-            control. Nothing was written to it, unlike to that of an episode's first tick, which must not look as if
-            it could be any moment. With `residual`, targets count by the error of that policy without a past,
-            relative to its mean: it is large where the cue decides. `distillation` pulls the memory's summary to
-            the teacher's.
+            that weight, with the memory cleared before: the policy then can act without a past, and clearing it is
+            a fair control. With `residual`, targets count by the error of that policy without a past, relative to
+            its mean: it is large where the cue decides. `distillation` pulls the memory's summary to the teacher's.
         seed: the randomness of an optimiser step is a function of (seed, step, rank), so that a resumed
             run repeats it.
     """
@@ -147,7 +145,8 @@ class ImitationModule(pl.LightningModule):
         share = 1.0 if settings.residual > 0 else settings.clear_share
         if self.training and int(share * len(features)):
             ticks = torch.randperm(len(features), device=features.device)[: int(share * len(features))]
-            alone = [self.agent.memory.empty(features[ticks])]
+            self.agent.memory.leave_out(batch.scene.repeat_interleave(batch.valid.shape[1])[ticks])
+            alone = [self.agent.cleared(evidence.content.flatten(0, 1)[ticks])]
             without = self.agent.policy.loss(features[ticks], alone, target[ticks], is_pad[ticks]).errors[0]
             losses["cleared"] = settings.clear_share * weighted_mean(without, keep[ticks])
             if settings.residual > 0:

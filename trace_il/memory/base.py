@@ -56,13 +56,6 @@ class Memory(nn.Module):
         """State before the first tick, (B, K, d), on the device and of the dtype of `reference` (B, ...)."""
         return reference.new_zeros([reference.shape[0], self.slots, self.width])
 
-    def empty(self, reference: Tensor) -> Readout:
-        """What there is to read where nothing was written: zeros, (B, ...) with B of `reference`."""
-        slots = reference.new_zeros([reference.shape[0], self.slots, self.width])
-        address = reference.new_zeros([reference.shape[0], self.address_dim])
-        zero, summary = slots[:, :, 0], slots[:, 0]
-        return Readout(slots, summary, address, zero, zero, zero, summary)
-
     def step(self, state: Tensor, evidence: Evidence) -> tuple[Tensor, Readout]:
         """One tick: state (B, K, d) and evidence (B, ...) -> next state and readout (B, ...)."""
         raise NotImplementedError
