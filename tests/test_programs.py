@@ -14,14 +14,13 @@ import yaml
 from conftest import ROOT, SMALL, program
 
 from trace_il.config import (
-    CorridorConfig,
-    DelayedEvidenceConfig,
     GRUConfig,
     TraceConfig,
     TrainConfig,
     from_plain,
     to_plain,
 )
+from trace_il.env_config import CorridorConfig, DelayedEvidenceConfig
 
 
 def test_run_folder_is_complete(workplace):

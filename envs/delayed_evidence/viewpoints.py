@@ -27,7 +27,7 @@ CLOSE = 0.004, 0.06  # m and rad: how exactly inverse kinematics must reach a vi
 WALK, WALKS = 16, 12  # moves of a random walk, and walks that are merged at a time
 SWEEP = [2, 0, 6, 7, 4, 5, 3, 1]  # moves in the order in which a sweep tries them: left, ahead, turns, up, down, back
 SIDE = 5  # rays to a card along each of its sides
-ENOUGH, LARGE = 0.5, 0.025  # shares of a card and of the picture that must be seen, for a viewpoint to show the card
+ENOUGH, LARGE = 0.5, 0.007  # shares of a card and of the picture that must be seen, for a viewpoint to show the card
 
 
 @cache

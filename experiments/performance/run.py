@@ -38,12 +38,12 @@ from trace_il.cli import checked  # noqa: E402
 from trace_il.config import (  # noqa: E402
     MEMORY_CONFIGS,
     POLICY_CONFIGS,
-    DelayedEvidenceConfig,
     NoMemoryConfig,
     TrainConfig,
     register,
 )
 from trace_il.data.episodes import EpisodeBatch  # noqa: E402
+from trace_il.env_config import DelayedEvidenceConfig  # noqa: E402
 from trace_il.learn import ImitationModule  # noqa: E402
 from trace_il.memory.base import Evidence, Readout  # noqa: E402
 from trace_il.memory.teacher import AttentionTeacher  # noqa: E402

@@ -14,8 +14,8 @@ from ..robot import FINGER_OPEN, RobotIndex
 from ..scene import Factors, add_box
 from .base import Layout, Progress
 
-HALF, HEIGHT, WALL = 0.09, 0.20, 0.004  # m, of the cupboard
-CARD_HALF = (0.002, 0.08, 0.09)  # m
+HALF, HEIGHT, WALL = 0.07, 0.15, 0.004  # m, of the cupboard
+CARD_HALF = (0.002, 0.045, 0.05)  # m
 FACING = np.radians([-130.0, -60.0])  # which way its open side looks; 0: along x
 STEPS, STAY, BACK = 9, 15, 26  # control steps: of a move of the camera, at the card, and from there to its work
 RAYS, GONE = 9, 15  # rays to the card along each side; control steps out of view after which it has left it
