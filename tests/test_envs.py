@@ -171,8 +171,8 @@ def test_expert_succeeds_with_every_knob_turned(task):
         shared = [sum(info["phase"] == Phase.SHARED for info in infos) for infos in (quick, long)]
         assert 1.35 < shared[1] / shared[0] < 1.6
     cues = [[info["phase"] >= Phase.SHARED for info in run_expert(plain, seed, 0)[1]].index(True) for seed in range(4)]
-    most = 24 if not task.endswith("_active") else 120  # to look for it takes as long as it takes
-    assert 3 < np.ptp(cues) <= most  # the evidence leaves view at another time in every episode
+    longest = 24 if not task.endswith("_active") else 120  # to look for it takes as long as it takes
+    assert 3 < np.ptp(cues) <= longest  # the evidence leaves view at another time in every episode
 
 
 @pytest.mark.parametrize("task", ["medicine", "book"])

@@ -8,7 +8,7 @@ from conftest import program
 
 from envs.base import new_renderer
 from envs.delayed_evidence.env import DelayedEvidenceEnv
-from envs.delayed_evidence.viewpoints import LOOKS, MOVES, examine, lattice, share_seen
+from envs.delayed_evidence.viewpoints import LOOKS, MOVES, examine, lattice, share_seen, size_in_picture
 
 TASKS = ("medicine_active", "tool_active")
 
@@ -52,6 +52,9 @@ def test_only_the_camera_that_is_aimed_sees_the_card(task):
         done = terminated or truncated
         share = share_seen(env.model, env.data, "right_wrist", "cue", 9)
         seen.append((share, pixels("right_wrist"), info["phase"]))
+        if share == 1.0:
+            full = 64 * 64 * size_in_picture(env.model, env.data, "right_wrist", "cue")
+            assert abs(seen[-1][1] - full) < 5 + 0.2 * full
         if env.steps % 5 == 0:
             assert pixels("overhead") == pixels("left_wrist") == 0
     shares, counts, phases = map(np.array, zip(*seen, strict=True))

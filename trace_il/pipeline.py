@@ -1,18 +1,13 @@
 """The main job: demonstrations -> training -> closed-loop evaluation -> recording, export, summary."""
 
 import json
-import os
-import shutil
 import time
-import uuid
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
-import yaml
 from rich.console import Console
 from rich.progress import Progress, track
 
@@ -20,7 +15,7 @@ from .agent import Agent, AgentSpec
 from .build import agent_spec, build_agent, fit_address, fit_statistics, relative_actions
 from .checkpoint import PRETRAINED, describe, load_trunk, warm_start
 from .cli import PhaseClock
-from .config import CollectConfig, RunConfig, TrainConfig, from_plain, to_plain
+from .config import CollectConfig, TrainConfig, to_plain
 from .data.collect import CollectSpec, collect
 from .data.datamodule import EpisodeDataModule
 from .data.lerobot import read_info
@@ -33,19 +28,10 @@ from .memory.recall import RecallHead
 from .memory.teacher import AttentionTeacher
 from .parallel import core_count
 from .rollout import RolloutSpec, evaluate
+from .run_folder import is_main_process, open_run
 from .scores import provenance, score, score_table
 from .trainer import ClosedLoop, StopAtBranchAccuracy, fit_or_continue, make_trainer
 from .validate import validate
-
-# Changing these does not change what is trained: a run may be continued with other values.
-FREE_KEYS = {"evaluation", "parallel", "wandb", "runs", "overwrite", "debug"}
-FREE_TRAINER_KEYS = {"threads", "closed_loop_every"}
-
-
-def is_main_process() -> bool:
-    """Whether this is the first process of a run over several; the others only train."""
-    ranks = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK")
-    return all(int(os.environ.get(name, 0)) == 0 for name in ranks)
 
 
 def wait_for_main_process(config: TrainConfig, folder: Path) -> Path:
@@ -153,55 +139,6 @@ def check_buildable(config: TrainConfig) -> None:
         from .views.pretext import source
 
         source(config)
-
-
-def open_run(
-    config: RunConfig, load: Callable[[dict[str, Any]], RunConfig] = from_plain
-) -> tuple[Path, dict[str, Any] | None]:
-    """The run folder and, if it is finished, its summary.
-
-    Args:
-        load: makes a configuration of the stored one.
-    Raises:
-        UserError: a run of that name was made with another configuration.
-    """
-    folder = Path(config.runs) / config.name
-    if not is_main_process():
-        return folder, None
-    if config.overwrite and folder.exists():
-        if not (folder / "run.json").exists():
-            raise UserError(f"overwrite=true would delete {folder}, which is not a run folder; delete it yourself")
-        shutil.rmtree(folder)
-    path, plain = folder / "config.yaml", to_plain(config)
-    if path.exists():
-        stored = yaml.safe_load(path.read_text())
-        before, now = _what_is_trained(to_plain(load(stored))), _what_is_trained(plain)
-        for key in sorted(now):
-            if before.get(key) != now[key]:
-                difference = _first_difference(key, before.get(key), now[key])
-                raise UserError(
-                    f"{folder} was made with {difference}; give another name=..., or overwrite=true to delete it"
-                )
-        if (folder / "summary.json").exists():
-            return folder, json.loads((folder / "summary.json").read_text())
-    atomic_write(path, yaml.safe_dump(plain, sort_keys=False).encode())
-    if not (folder / "run.json").exists():
-        atomic_write(folder / "run.json", json.dumps({"id": uuid.uuid4().hex[:12]}).encode())
-    return folder, None
-
-
-def _what_is_trained(plain: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in plain.items() if key not in FREE_KEYS}
-    trainer = kept.get("trainer") or {}
-    return kept | {"trainer": {key: value for key, value in trainer.items() if key not in FREE_TRAINER_KEYS}}
-
-
-def _first_difference(path: str, stored: Any, asked: Any) -> str:
-    if isinstance(stored, dict) and isinstance(asked, dict):
-        for key in sorted(set(stored) | set(asked)):
-            if stored.get(key) != asked.get(key):
-                return _first_difference(f"{path}.{key}", stored.get(key), asked.get(key))
-    return f"{path}={stored}, not {asked}"
 
 
 def make_module(

@@ -26,7 +26,7 @@ from .config import to_plain
 from .errors import UserError
 from .files import atomic_write
 from .parallel import core_count
-from .pipeline import is_main_process, open_run
+from .run_folder import is_main_process, open_run
 from .scores import provenance, simulator_table
 from .sim_config import SimulatorRunConfig, from_plain, scene_settings
 from .trainer import fit_or_continue, make_trainer

@@ -29,8 +29,8 @@ def cosine_schedule(steps: int, chunk: int = 1) -> Tensor:
     """abar_1 .. abar_steps, (steps,): cosine schedule of Nichol and Dhariwal (2021), eq. 17, betas at most 0.999.
 
     Its signal-to-noise ratio is divided by the length of the chunk (Hoogeboom et al. 2023, section 3.1): neighbouring
-    actions are almost equal, so a mean over the chunk shows through noise that hides each of them. Without that, what
-    is noisy still tells which arm will move at 97 of 100 levels, and the pictures that tell it too are hardly used.
+    actions are almost equal, so a mean over the chunk shows through noise that hides each of them. Otherwise few levels
+    hide which arm will move, and a policy learns to read it from the noisy chunk instead of from the pictures.
     """
     time = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
     level = ((time + 0.008) / 1.008 * math.pi / 2).cos().square()

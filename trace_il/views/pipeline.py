@@ -34,7 +34,7 @@ from ..config import to_plain
 from ..errors import UserError
 from ..files import atomic_write
 from ..parallel import core_count
-from ..pipeline import open_run
+from ..run_folder import open_run
 from ..scores import provenance, view_table
 from ..trainer import fit_or_continue, make_trainer
 from ..validate import validate_views

@@ -110,7 +110,7 @@ def source(config: TrainConfig) -> tuple[ViewRunConfig, list[Record]]:
     """
     folder = Path(str(config.trainer.views))
     if run_kind(str(folder)) != "view planner":
-        raise UserError(f"trainer.views={folder} is not a run of planning by views; make one: python train.py view=...")
+        raise UserError(f"trainer.views={folder} is not a run of planning by views, as view=graph_distillation makes")
     views, _ = read_view_run(str(folder))
     records = load_records(folder / f"iteration_{views.view.iterations}/records.json")
     paths = [record for record in records if record.kind not in CHOICE_KINDS and record.moves]

@@ -1,0 +1,74 @@
+"""The folder of a run: made once, finished once, and never continued with another configuration."""
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .config import RunConfig, from_plain, to_plain
+from .errors import UserError
+from .files import atomic_write
+
+# Changing these does not change what is trained: a run may be continued with other values.
+FREE_KEYS = {"evaluation", "parallel", "wandb", "runs", "overwrite", "debug"}
+FREE_TRAINER_KEYS = {"threads", "closed_loop_every"}
+
+
+def is_main_process() -> bool:
+    """Whether this is the first process of a run over several; the others only train."""
+    ranks = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK")
+    return all(int(os.environ.get(name, 0)) == 0 for name in ranks)
+
+
+def open_run(
+    config: RunConfig, load: Callable[[dict[str, Any]], RunConfig] = from_plain
+) -> tuple[Path, dict[str, Any] | None]:
+    """The run folder and, if it is finished, its summary.
+
+    Args:
+        load: makes a configuration of the stored one.
+    Raises:
+        UserError: a run of that name was made with another configuration.
+    """
+    folder = Path(config.runs) / config.name
+    if not is_main_process():
+        return folder, None
+    if config.overwrite and folder.exists():
+        if not (folder / "run.json").exists():
+            raise UserError(f"overwrite=true would delete {folder}, which is not a run folder; delete it yourself")
+        shutil.rmtree(folder)
+    path, plain = folder / "config.yaml", to_plain(config)
+    if path.exists():
+        stored = yaml.safe_load(path.read_text())
+        before, now = _what_is_trained(to_plain(load(stored))), _what_is_trained(plain)
+        for key in sorted(now):
+            if before.get(key) != now[key]:
+                difference = _first_difference(key, before.get(key), now[key])
+                raise UserError(
+                    f"{folder} was made with {difference}; give another name=..., or overwrite=true to delete it"
+                )
+        if (folder / "summary.json").exists():
+            return folder, json.loads((folder / "summary.json").read_text())
+    atomic_write(path, yaml.safe_dump(plain, sort_keys=False).encode())
+    if not (folder / "run.json").exists():
+        atomic_write(folder / "run.json", json.dumps({"id": uuid.uuid4().hex[:12]}).encode())
+    return folder, None
+
+
+def _what_is_trained(plain: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in plain.items() if key not in FREE_KEYS}
+    trainer = kept.get("trainer") or {}
+    return kept | {"trainer": {key: value for key, value in trainer.items() if key not in FREE_TRAINER_KEYS}}
+
+
+def _first_difference(path: str, stored: Any, asked: Any) -> str:
+    if isinstance(stored, dict) and isinstance(asked, dict):
+        for key in sorted(set(stored) | set(asked)):
+            if stored.get(key) != asked.get(key):
+                return _first_difference(f"{path}.{key}", stored.get(key), asked.get(key))
+    return f"{path}={stored}, not {asked}"
