@@ -86,6 +86,8 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
         self.data = mujoco.MjData(self.model)
         self.robot = RobotIndex(self.model, self.task.mobile)
         self.renderers: dict[tuple[int, int], mujoco.Renderer] = {}
+        self.segmenter: mujoco.Renderer | None = None
+        self.task.share_in_view = self.share_in_view
         low, high = ACTION_LOW.copy(), ACTION_HIGH.copy()
         if not self.task.mobile:
             low[:3], high[:3] = 0, 0
@@ -154,9 +156,21 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
         return self._render(480, 640, camera)
 
     def close(self) -> None:
-        for renderer in self.renderers.values():
-            renderer.close()
+        for renderer in (*self.renderers.values(), self.segmenter):
+            if renderer is not None:
+                renderer.close()
         self.renderers.clear()
+        self.segmenter = None
+
+    def share_in_view(self, data: mujoco.MjData, camera: str, geom: str) -> float:
+        """Share of a camera's picture that a geom fills, in a segmentation that is finer than a small picture."""
+        if self.segmenter is None:
+            side = min(2 * self.image_size, 480)
+            self.segmenter = new_renderer(self.model, side, side)
+            self.segmenter.enable_segmentation_rendering()
+        self.segmenter.update_scene(data, camera)
+        wanted = self.model.geom(geom).id, int(mujoco.mjtObj.mjOBJ_GEOM)
+        return float((self.segmenter.render() == wanted).all(-1).mean())
 
     def make_expert(self, disturbance: float = 0.0) -> Expert:
         return ScriptedExpert(self, disturbance)

@@ -24,10 +24,9 @@ GRID = (
 )
 MOVES = 2 * len(GRID)  # one step up or down each axis of the grid
 CLOSE = 0.004, 0.06  # m and rad: how exactly inverse kinematics must reach a viewpoint
-WALK, WALKS = 16, 12  # moves of a random walk, and walks that are merged at a time
+WALK, WALKS = 16, 24  # moves of a random walk, and walks that are merged at a time
 SWEEP = [2, 0, 6, 7, 4, 5, 3, 1]  # moves in the order in which a sweep tries them: left, ahead, turns, up, down, back
-SIDE = 5  # rays to a card along each of its sides
-ENOUGH, LARGE = 0.5, 0.007  # shares of a card and of the picture that must be seen, for a viewpoint to show the card
+LARGE = 0.02  # share of the picture that the card must fill, for a viewpoint to show it
 
 
 @cache
@@ -61,43 +60,6 @@ def lattice() -> tuple[np.ndarray, np.ndarray]:
     return joints, table
 
 
-def card_points(model: mujoco.MjModel, data: mujoco.MjData, card: str, spread: np.ndarray) -> np.ndarray:
-    """Points (n^2, 3) of the middle plane of a flat box-shaped geom; `spread` (n,) is -1 and 1 at its edges."""
-    geom = model.geom(card).id
-    half = model.geom_size[geom]
-    flat = int(half.argmin())
-    grid = np.stack(np.meshgrid(spread, spread), axis=-1).reshape(-1, 2) * np.delete(half, flat)
-    return data.geom_xpos[geom] + np.insert(grid, flat, 0, axis=1) @ data.geom_xmat[geom].reshape(3, 3).T
-
-
-def project(model: mujoco.MjModel, data: mujoco.MjData, camera: str, points: np.ndarray) -> np.ndarray:
-    """Where points (n, 3) are in a square picture (n, 2), which goes from -1 to 1; NaN behind the camera."""
-    number = model.camera(camera).id
-    right, up, back = ((points - data.cam_xpos[number]) @ data.cam_xmat[number].reshape(3, 3)).T
-    depth = np.where(back < 0, -back, np.nan) * np.tan(np.radians(model.cam_fovy[number]) / 2)
-    return np.stack([right, up], axis=1) / depth[:, None]
-
-
-def share_seen(model: mujoco.MjModel, data: mujoco.MjData, camera: str, card: str, side: int) -> float:
-    """Share of a flat box-shaped geom that a camera sees: of side x side rays, those that meet it in the picture."""
-    number, geom = model.camera(camera).id, model.geom(card).id
-    eye = data.cam_xpos[number]
-    points = card_points(model, data, card, np.linspace(-0.97, 0.97, side))
-    inside = (np.abs(project(model, data, camera, points)) < 1).all(axis=1)
-    met, hand, count = np.zeros(1, np.int32), int(model.cam_bodyid[number]), 0
-    for point in points[inside]:
-        mujoco.mj_ray(model, data, eye, point - eye, None, 1, hand, met)
-        count += met[0] == geom
-    return count / side**2
-
-
-def size_in_picture(model: mujoco.MjModel, data: mujoco.MjData, camera: str, card: str) -> float:
-    """Share of the picture that a flat box-shaped geom fills if nothing hides it; 0 where a corner is behind."""
-    corners = project(model, data, camera, card_points(model, data, card, np.array([-1.0, 1.0])))
-    one, other = corners[3] - corners[0], corners[2] - corners[1]  # the diagonals
-    return float(np.nan_to_num(abs(one[0] * other[1] - one[1] * other[0]) / 2)) / 4
-
-
 @dataclass
 class Outlook:
     """The viewpoints of a scene."""
@@ -114,22 +76,27 @@ class Outlook:
         return breadth_first(self.table if table is None else table, np.flatnonzero(self.seen))
 
 
-def examine(model: mujoco.MjModel, data: mujoco.MjData, robot: RobotIndex, card: str) -> Outlook:
-    """Take the right hand to every viewpoint, in a copy of the scene."""
+def examine(
+    model: mujoco.MjModel, data: mujoco.MjData, robot: RobotIndex, filled: Callable[[mujoco.MjData], float]
+) -> Outlook:
+    """Take the right hand to every viewpoint, in a copy of the scene.
+
+    Args:
+        filled: which share of the camera's picture the card fills, by a segmentation.
+    """
     joints, table = lattice()
     trial = mujoco.MjData(model)
     trial.qpos[:], trial.mocap_pos[:], trial.mocap_quat[:] = data.qpos, data.mocap_pos, data.mocap_quat
-    share, large, free = np.zeros(len(joints)), np.zeros(len(joints), bool), np.zeros(len(joints), bool)
+    share, free = np.zeros(len(joints)), np.zeros(len(joints), bool)
     fingers = {model.body(f"right_finger_{name}").id for name in "ab"}
     for node in np.flatnonzero(np.isfinite(joints[:, 0])):
         trial.qpos[robot.arm_qpos[1]] = joints[node]
         mujoco.mj_fwdPosition(model, trial)
         touched = {int(body) for pair in trial.contact.geom for body in model.geom_bodyid[pair]}
         free[node] = not touched & fingers
-        share[node] = share_seen(model, trial, "right_wrist", card, SIDE)
-        large[node] = share[node] * size_in_picture(model, trial, "right_wrist", card) > LARGE
+        share[node] = filled(trial) if free[node] else 0.0
     open_ways = np.where(free[:, None] & free[table], table, np.arange(len(table))[:, None])
-    return Outlook(free & (share > ENOUGH) & large, free & (share == 0), free, open_ways)
+    return Outlook(share > LARGE, free & (share == 0), free, open_ways)
 
 
 def walk(room: Outlook, start: int, rng: np.random.Generator) -> list[int]:

@@ -1,5 +1,7 @@
 """What a delayed-evidence task declares."""
 
+from collections.abc import Callable
+
 import mujoco
 import numpy as np
 
@@ -28,6 +30,8 @@ class Task:
     decoy_half: tuple[float, float, float]  # half sizes of things that look like the cue, m
     look: str = "oracle"  # how the expert of an active task finds the cue, one of viewpoints.LOOKS
     decoy_colors: tuple[tuple[float, ...], ...] = CUE_COLORS
+    # Which share of a camera's picture a geom fills, (data, camera, geom); the environment sets it.
+    share_in_view: Callable[[mujoco.MjData, str, str], float]
 
     def __init__(self, cue_values: int = 2) -> None:
         fewest = min(2, self.max_cue_values)

@@ -12,21 +12,23 @@ from .. import viewpoints
 from ..expert import Track
 from ..robot import FINGER_OPEN, RobotIndex
 from ..scene import Factors, add_box
-from .base import Layout, Progress
+from .base import Layout, Progress, Task
 
 HALF, HEIGHT, WALL = 0.07, 0.15, 0.004  # m, of the cupboard
+PLINTH = 0.1  # m; on it the card is as high as the camera, which comes nearer to it than over the roof
 CARD_HALF = (0.002, 0.045, 0.05)  # m
 FACING = np.radians([-130.0, -60.0])  # which way its open side looks; 0: along x
-STEPS, STAY, BACK = 9, 15, 26  # control steps: of a move of the camera, at the card, and from there to its work
-RAYS, GONE = 9, 15  # rays to the card along each side; control steps out of view after which it has left it
+STEPS, STAY, BACK = 9, 30, 26  # control steps: of a move of the camera, at the card, and from there to its work
+GONE = 15  # control steps out of view after which the card has left it
 NEAREST, FARTHEST = 2, 6  # moves from the first viewpoint to one that shows the card
 TRIES = 200  # cupboards that are drawn
 COLOR = (0.7, 0.6, 0.45, 1)
 
 
 def add_cupboard(world: mujoco.MjsBody, place: tuple[float, float, float]) -> None:
-    """The cupboard and its card, the geom "cue"; `place` is the middle of its floor, m."""
-    body = world.add_body(name="cupboard", pos=place)
+    """The cupboard and its card, the geom "cue"; on a plinth in the middle of `place`, m."""
+    body = world.add_body(name="cupboard", pos=(*place[:2], place[2] + PLINTH))
+    add_box(body, "cupboard_plinth", (HALF, HALF, PLINTH / 2), (0, 0, -PLINTH / 2), COLOR)
     for name, half, where in (
         ("back", (WALL, HALF, HEIGHT / 2), (-HALF, 0, HEIGHT / 2)),
         ("left", (HALF, WALL, HEIGHT / 2), (0, HALF, HEIGHT / 2)),
@@ -38,9 +40,8 @@ def add_cupboard(world: mujoco.MjsBody, place: tuple[float, float, float]) -> No
 
 
 def place_cupboard(
-    model: mujoco.MjModel, data: mujoco.MjData, factors: Factors, place: np.ndarray, base: np.ndarray, mobile: bool,
-    look: str,
-) -> Layout:  # fmt: skip
+    task: Task, model: mujoco.MjModel, data: mujoco.MjData, factors: Factors, place: np.ndarray, base: np.ndarray
+) -> Layout:
     """Put the cupboard somewhere near `place` (2,) so that a robot with its base at `base` must look for the card.
 
     `layout["look"]` holds the joints (n, 6) of the right arm at the first viewpoint and at those by which the expert
@@ -49,13 +50,13 @@ def place_cupboard(
     Raises:
         RuntimeError: there is no such place.
     """
-    robot, (joints, _) = RobotIndex(model, mobile), viewpoints.lattice()
+    robot, (joints, _) = RobotIndex(model, task.mobile), viewpoints.lattice()
     robot.place(data, base, np.stack([joints[np.isfinite(joints[:, 0])][0]] * 2), FINGER_OPEN)
     body = model.body("cupboard")
     for _ in range(TRIES):
         spot, facing = place + factors.uniform(-0.03, 0.03, 2), factors.uniform(*FACING)
         body.pos[:2], body.quat[:] = spot, (np.cos(facing / 2), 0, 0, np.sin(facing / 2))
-        room = viewpoints.examine(model, data, robot, "cue")
+        room = viewpoints.examine(model, data, robot, lambda trial: card_in_view(task, trial))
         away = room.moves_left()
         begin = np.flatnonzero(room.hidden & (away >= NEAREST) & (away <= FARTHEST))
         if len(begin):
@@ -63,7 +64,7 @@ def place_cupboard(
     else:
         raise RuntimeError(f"no viewpoint from which to look for the card in {TRIES} cupboards near {place}; move it")
     start, rng = int(factors.rng.choice(begin)), np.random.default_rng(int(factors.rng.integers(2**31)))
-    return {"look": joints[viewpoints.LOOKS[look](room, start, rng)]}
+    return {"look": joints[viewpoints.LOOKS[task.look](room, start, rng)]}
 
 
 def way_to_look(layout: Layout) -> Track | None:
@@ -76,11 +77,16 @@ def way_to_look(layout: Layout) -> Track | None:
     return look.hold(look.steps[-1] + STAY)
 
 
-def check_card(model: mujoco.MjModel, data: mujoco.MjData, progress: Progress) -> None:
+def card_in_view(task: Task, data: mujoco.MjData) -> float:
+    """The share of the right wrist camera's picture that the card fills."""
+    return task.share_in_view(data, "right_wrist", "cue")
+
+
+def check_card(task: Task, data: mujoco.MjData, progress: Progress) -> None:
     """Whether any of the card is in view, and whether it was and has left view for good."""
     if progress.cue_over:
         return
-    shown = viewpoints.share_seen(model, data, "right_wrist", "cue", RAYS) > 0
+    shown = card_in_view(task, data) > 0
     progress.cue_seen = progress.cue_seen or shown
     progress.hidden_for = 0 if shown else progress.hidden_for + 1
     progress.cue_over = progress.cue_seen and progress.hidden_for > GONE

@@ -33,7 +33,7 @@ class MedicineActive(Medicine):
 
     def randomise(self, model: mujoco.MjModel, data: mujoco.MjData, factors: Factors) -> Layout:
         rest = self.randomise_rest(model, data, factors)
-        return rest | place_cupboard(model, data, factors, CUPBOARD, np.zeros(3), self.mobile, self.look)
+        return rest | place_cupboard(self, model, data, factors, CUPBOARD, np.zeros(3))
 
     def script(self, layout: Layout, cue: int) -> Script:
         left = Track(np.array([*(np.array([0.30, 0.30, 0.62]) + layout["start"][0]), FINGER_OPEN]))
@@ -44,5 +44,5 @@ class MedicineActive(Medicine):
         return Script(left, right, Track(np.zeros(3)), (DOWN, DOWN), 1, 240, calm, way_to_look(layout), BACK)
 
     def check(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, progress: Progress) -> None:
-        check_card(model, data, progress)
+        check_card(self, data, progress)
         self.check_box(model, data, layout, progress)

@@ -43,6 +43,7 @@ class Tool(Task):
     tables = ("stand", "bench")
     max_cue_values = len(TOOLS)
     decoy_half = tuple(OBJECT_HALF)
+    left_raised = 0.0  # m by which the left hand is higher on the way to the workbench
 
     def build(self, spec: mujoco.MjSpec) -> None:
         world = spec.worldbody
@@ -95,8 +96,8 @@ class Tool(Task):
         right.to(22, x, y, above, opened).to(46, x, y, TOP + 0.03, opened).to(50, x, y, TOP + 0.03, closed)
         right.through(58, x, y, TOP + 0.13, closed).to(70, *CHUTE, TOP + 0.13, closed)
         right.to(72, *CHUTE, TOP + 0.13, opened)
-        left = Track(np.array([*(np.array([0.30, 0.24, 0.62]) + layout["start"][0]), opened]))
-        left.to(60, 0.28, 0.22, 0.66, opened).to(160, 0.32, 0.26, 0.70, opened)
+        left = Track(np.array([*(np.array([0.30, 0.24, 0.62 + self.left_raised]) + layout["start"][0]), opened]))
+        left.to(60, 0.28, 0.22, 0.66 + self.left_raised, opened).to(160, 0.32, 0.26, 0.70 + self.left_raised, opened)
         right.to(150, 0.32, -0.26, 0.70, opened)
         hands = (left, right)
         high, grip = TOP + 0.23, TOP + 0.02 + HANDLE_HALF + 0.01

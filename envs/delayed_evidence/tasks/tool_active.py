@@ -23,6 +23,7 @@ class ToolActive(Tool):
     description = "look into the cupboard, put the object away, drive and take first the tool of the card's colour"
     horizon = 690
     decoy_half = CARD_HALF
+    left_raised = 0.14  # over the cupboard
 
     def build(self, spec: mujoco.MjSpec) -> None:
         super().build(spec)
@@ -32,7 +33,7 @@ class ToolActive(Tool):
 
     def randomise(self, model: mujoco.MjModel, data: mujoco.MjData, factors: Factors) -> Layout:
         rest = super().randomise(model, data, factors)
-        return rest | place_cupboard(model, data, factors, CUPBOARD, rest["base"], self.mobile, self.look)
+        return rest | place_cupboard(self, model, data, factors, CUPBOARD, rest["base"])
 
     def apply_cue(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, cue: int) -> None:
         model.geom("cue").rgba = CUE_COLORS[cue]
@@ -41,4 +42,4 @@ class ToolActive(Tool):
         return replace(super().script(layout, cue), cue_step=1, look=way_to_look(layout), back=BACK)
 
     def check_cue(self, model: mujoco.MjModel, data: mujoco.MjData, progress: Progress) -> None:
-        check_card(model, data, progress)
+        check_card(self, data, progress)
