@@ -217,7 +217,7 @@ def steps_plot(contents: list[Row]) -> Figure:
             axis.set_xscale("log")
             axis.set_xlabel("demonstrations" if varied == "demonstrations" else "delay, control steps")
             axis.legend(fontsize=8)
-        axis.set_ylabel("optimiser steps to 90 % held-out branch accuracy")
+        axis.set_ylabel("optimiser steps to 90 %\nheld-out branch accuracy")
         axis.set_ylim(bottom=0)
     return figure
 
