@@ -15,6 +15,7 @@ import pytest
 import torch
 from conftest import ROOT, program
 
+from envs.delayed_evidence.tasks.medicine import Medicine
 from trace_il.build import agent_spec, build_agent, fit_statistics
 from trace_il.config import ACTConfig, TraceConfig, TrainConfig
 from trace_il.data.cache import FrameCache
@@ -251,6 +252,13 @@ def test_templates_tell_what_chunks_act_for_at_every_branch(tmp_path):
     assert batch.cue.tolist() == [0, 1, 2, 3] and templates.correct(chunks, batch) == (4, 4)
     for other in ([2, 3, 0, 1], [1, 0, 3, 2]):  # the first lamp is mistaken, or the second
         assert templates.correct(chunks[other], batch) == (0, 4)
+
+
+def test_demonstrations_of_an_older_version_of_a_task_are_not_used_again(monkeypatch):
+    spec = CollectSpec("DelayedEvidence-v0", {"task": "medicine"})
+    before = spec.digest()
+    monkeypatch.setattr(Medicine, "version", 7)
+    assert spec.digest() != before and spec.identity["version"] == 7
 
 
 def test_killed_collection_keeps_whole_episodes_and_continues(tmp_path):

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from envs.delayed_evidence.tasks import TASKS
+
 from ..environment import MAX_STEPS, camera_sizes, channel_names, control_hz, make_env
 from ..errors import UserError
 from ..files import atomic_write
@@ -34,12 +36,14 @@ class CollectSpec:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """All of it, with the content of files that the environment reads, such as a learned simulator."""
+        """All of it, with the content of files that the environment reads, such as a learned simulator, and the version
+        of a task that has changed since its first."""
         options = self.env_options
         paths = {key: Path(value) for key, value in options.items() if isinstance(value, str)}
         files = {k: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for k, path in paths.items() if path.is_file()}
         identity = {"env_id": self.env_id, "env_options": options, "seed": self.seed, "disturbance": self.disturbance}
-        return identity | ({"files": files} if files else {})
+        version = TASKS[options["task"]].version if options.get("task") in TASKS else 1
+        return identity | ({"files": files} if files else {}) | ({"version": version} if version > 1 else {})
 
     def digest(self) -> str:
         text = json.dumps(list(self.identity.values()), sort_keys=True)

@@ -19,6 +19,7 @@ CUPBOARD = np.array([0.46, 0.13])
 
 class MedicineActive(Medicine):
     name = "medicine_active"
+    version = 2
     description = "look into the cupboard and return the medicine box to the bin of the card's colour"
     horizon = 640
     stages = (("return", "box_lifted"), ("return", "box_placed"))

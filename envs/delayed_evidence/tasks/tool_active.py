@@ -20,6 +20,7 @@ CUPBOARD = np.array([0.46, 0.33])
 
 class ToolActive(Tool):
     name = "tool_active"
+    version = 2
     description = "look into the cupboard, put the object away, drive and take first the tool of the card's colour"
     horizon = 690
     decoy_half = CARD_HALF
