@@ -4,7 +4,7 @@ import torch
 
 from trace_il.memory.base import Readout
 from trace_il.policies import DiffusionPolicy
-from trace_il.policies.diffusion import cosine_schedule, sampling_levels
+from trace_il.policies.diffusion import cosine_schedule
 
 A, H, W, K, D, Q = 2, 6, 16, 3, 8, 5
 
@@ -25,13 +25,16 @@ def test_schedule_goes_from_signal_to_noise():
     assert signal.shape == (100,) and (signal.diff() < 0).all() and 0.999 < signal[0] < 1 and signal[-1] < 1e-4
 
 
-def test_chunks_are_trained_with_more_noise_and_sampled_where_single_actions_are():
-    single, chunk = cosine_schedule(100), cosine_schedule(100, 40)
-    assert (chunk < single).all() and (chunk[1:] < chunk[:-1]).all()
-    even, levels = sampling_levels(100, 8), sampling_levels(100, 8, 40)
-    assert even[0] == levels[0] == 100 and even[-1] == levels[-1] == 0
-    assert (single[even[1:-1] - 1] - chunk[levels[1:-1] - 1]).abs().max() < 0.1
-    assert sampling_levels(10, 10, 40)[-2:].tolist() == [1, 0]  # however many: no level is noise-free before the last
+def test_pure_noise_changes_nothing_and_a_clean_chunk_does():
+    policy, features = make_policy(), torch.randn(4, 1 + 3, W)
+    one, two = torch.randn(2, 4, H, A)
+
+    def said(noisy: torch.Tensor, level: int) -> torch.Tensor:
+        return policy._denoise(noisy, torch.full((4,), level), features, torch.zeros(4, W))
+
+    steps = policy.diffusion_steps
+    changed = [(said(one, level) - said(two, level)).abs().mean() for level in (steps, steps // 2, 1)]
+    assert changed[0] < 0.02 * changed[2] and changed[0] < changed[1] < changed[2]
 
 
 def test_memory_changes_nothing_at_initialisation():

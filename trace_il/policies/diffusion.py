@@ -1,13 +1,17 @@
 """Diffusion policy: the chunk is denoised from noise, given the present and the past (Chi et al. 2023).
 
     condition c = pool(camera and state tokens) + time(k) + adapter(readout)               DiffusionAdapter
-    f(x_k, c)   also attends to the camera and state tokens: where a thing is does not fit into one vector
-    training    x_k = sqrt(abar_k) x_0 + sqrt(1 - abar_k) noise,  loss = masked (f(x_k, c) - x_0)^2
+    f(sqrt(abar_k) x_k, c)   also attends to the camera and state tokens: where a thing is does not fit into one vector
+    training    x_k = sqrt(abar_k) x_0 + sqrt(1 - abar_k) noise,  loss = masked (f - x_0)^2
     sampling    DDIM without noise (Song et al. 2021, eq. 12), `sampling_steps` of the `diffusion_steps` levels
 
 f is a transformer over groups of `actions_per_token` consecutive actions whose layers are modulated by c
 (adaLN-Zero, Peebles and Xie 2023). It predicts the clean chunk (Ramesh et al. 2022, section 2.2): with few steps
 of training that beats predicting the noise, and the loss is on the same scale as regression's.
+
+f is given sqrt(abar_k) x_k, the best linear guess of a standardised clean chunk from the noisy one, and so the less the
+noisier: what is mostly noise need not be learned away before pictures count, and how far a chunk gives away which arm
+will move falls with the noise. (Inputs of unit variance, as in Karras et al. 2022, keep the noise.)
 
 Sampling starts from one stored draw of noise, scaled by a temperature: the policy is a function of its inputs, so an
 exported file equals the eager policy, a rollout can be repeated, and replanning at each tick stays in one mode where
@@ -25,29 +29,12 @@ from .adapters import DiffusionAdapter
 from .base import Policy, PolicyLoss
 
 
-def cosine_schedule(steps: int, chunk: int = 1) -> Tensor:
-    """abar_1 .. abar_steps, (steps,): cosine schedule of Nichol and Dhariwal (2021), eq. 17, betas at most 0.999.
-
-    Its signal-to-noise ratio is divided by the length of the chunk (Hoogeboom et al. 2023, section 3.1): neighbouring
-    actions are almost equal, so a mean over the chunk shows through noise that hides each of them. Otherwise few levels
-    hide which arm will move, and a policy learns to read it from the noisy chunk instead of from the pictures.
-    """
+def cosine_schedule(steps: int) -> Tensor:
+    """abar_1 .. abar_steps, (steps,): cosine schedule of Nichol and Dhariwal (2021), eq. 17, betas at most 0.999."""
     time = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
     level = ((time + 0.008) / 1.008 * math.pi / 2).cos().square()
     betas = (1 - level[1:] / level[:-1]).clamp_max(0.999)
-    signal = (1 - betas).cumprod(0)
-    return (signal / (signal + chunk * (1 - signal))).float()
-
-
-def sampling_levels(steps: int, count: int, chunk: int = 1) -> Tensor:
-    """Levels of `cosine_schedule(steps, chunk)` to sample at, descending to 0, (count + 1,).
-
-    Evenly spaced in the schedule of a single action: in that of a chunk, even steps would end in too much noise for a
-    hand to close on something.
-    """
-    even = torch.linspace(1, 0, count + 1, dtype=torch.float64) * math.pi / 2
-    levels = ((even.tan() / math.sqrt(chunk)).atan() * (2 * steps / math.pi)).round().long()
-    return torch.cat([levels[:-1].clamp(1, steps), levels[-1:]])
+    return (1 - betas).cumprod(0).float()
 
 
 def sinusoidal(position: Tensor, width: int) -> Tensor:
@@ -150,10 +137,11 @@ class DiffusionPolicy(Policy):
         self.blocks = nn.ModuleList(ModulatedBlock(width, heads, feedforward) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, actions_per_token * action_dim)
-        signal = torch.cat([torch.ones(1), cosine_schedule(diffusion_steps, chunk)])
+        signal = torch.cat([torch.ones(1), cosine_schedule(diffusion_steps)])
         self.register_buffer("signal", signal, persistent=False)
         self.register_buffer("start", temperature * torch.randn(chunk, action_dim))
-        self.register_buffer("times", sampling_levels(diffusion_steps, sampling_steps, chunk), persistent=False)
+        times = torch.linspace(diffusion_steps, 0, sampling_steps + 1).round().long()
+        self.register_buffer("times", times, persistent=False)
 
     def _present(self, features: Tensor) -> Tensor:
         """Tokens of the present (B, S, W) -> (B, 1 + S, W), the first of which pools the others."""
@@ -170,7 +158,8 @@ class DiffusionPolicy(Policy):
             past: what the adapter makes of the memory, (B, W).
         """
         condition = nn.functional.gelu(present[:, 0] + past + self.time(sinusoidal(time, self.width)))
-        x = self.embed(noisy.reshape(noisy.shape[0], self.position.shape[0], -1)) + self.position
+        guess = self.signal[time].sqrt().view(-1, 1, 1) * noisy
+        x = self.embed(guess.reshape(noisy.shape[0], self.position.shape[0], -1)) + self.position
         for block in self.blocks:
             x = block(x, condition, present)
         return self.head(self.norm(x)).view(noisy.shape[0], self.chunk, self.action_dim)
