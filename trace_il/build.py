@@ -123,12 +123,6 @@ def fit_statistics(agent: Agent, data: EpisodeDataModule) -> None:
         change.add(targets, (window < len(action)).unsqueeze(-1))
     moments.fit(agent.standardize_state)
     change.fit(agent.standardize_action)
-    fit_address(agent, data)
-
-
-@torch.no_grad()
-def fit_address(agent: Agent, data: EpisodeDataModule) -> None:
-    """Standardisation of signature and signature change, given that of the state."""
     agent.eval()
     xis, deltas = RunningMoments(agent.address.dim), RunningMoments(agent.address.dim)
     for n in data.train_numbers:

@@ -67,9 +67,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def warm_start(agent: Agent, path: Path) -> None:
-    """Give `agent` the weights of another run's checkpoint and its statistics of state and action.
+    """Give `agent` the weights of another run's checkpoint, of the same task or of another one of the same robot.
 
-    The limits of the actions and the statistics of the address stay: they are of the environment and of the paths.
+    The limits of the actions and the statistics of states, actions and signatures stay: they are of what it will be
+    trained on. What hardly moved in another task would move by hundreds of its standard deviations.
 
     Raises:
         UserError: no such checkpoint, or of an agent with other parts or connected to something else.
@@ -81,7 +82,7 @@ def warm_start(agent: Agent, path: Path) -> None:
         key = differing[0]
         raise UserError(f"trainer.init={path} is of an agent with {key}={theirs[key]}, this one has {mine[key]}")
     weights = agent.state_dict()
-    kept = ("action_low", "action_high", "address.standardize_")
+    kept = ("action_low", "action_high", "standardize_", "address.standardize_")
     weights |= {name: value for name, value in other.state_dict().items() if not name.startswith(kept)}
     try:
         agent.load_state_dict(weights)

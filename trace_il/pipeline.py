@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress, track
 
 from .agent import Agent, AgentSpec
-from .build import agent_spec, build_agent, fit_address, fit_statistics, relative_actions
+from .build import agent_spec, build_agent, fit_statistics, relative_actions
 from .checkpoint import PRETRAINED, describe, load_trunk, warm_start
 from .cli import PhaseClock
 from .config import CollectConfig, TrainConfig, to_plain
@@ -150,7 +150,6 @@ def make_module(
     fit_statistics(agent, data)
     if config.trainer.init is not None:
         warm_start(agent, Path(config.trainer.init))
-        fit_address(agent, data)
     memory = agent.memory
     teacher = None
     if config.trainer.teacher == "attention":

@@ -5,6 +5,9 @@
              memory from those of the graph
     sizes    10 and 50 demonstrations of the graph, with TRACE and without a memory
 
+A policy begins with the weights of one that was trained on the passive task of the same name: it knows what to
+remember, and learns where to look. From fresh weights TRACE did not find the card among all that the hand sees.
+
 On cupboards that no demonstration showed: branch accuracy, how long it takes until the cue is seen against the oracle,
 and how often the action follows when the same scene shows the other cue. Every run is `python train.py ...`. Finished
 runs are not repeated, interrupted ones continue. Writes results/<part>.json; `python experiments/report.py
@@ -22,7 +25,8 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
 
-from common import ROOT, Row, in_parallel, program, score_rows, train  # noqa: E402
+from common import ROOT, Row, collect, in_parallel, program, score_rows, train  # noqa: E402
+from common import Case as PassiveCase  # noqa: E402
 
 from envs.base import Phase  # noqa: E402
 from envs.delayed_evidence.viewpoints import LOOKS  # noqa: E402
@@ -51,9 +55,15 @@ class Case:
         return f"look-{self.task}-{self.look}-{self.memory}-{self.demonstrations}-{self.seed}"
 
     @property
+    def passive(self) -> PassiveCase:
+        """The run whose weights it begins with."""
+        return PassiveCase(self.task.removesuffix("_active"), "act", self.memory, self.seed)
+
+    @property
     def overrides(self) -> list[str]:
         words = ["env=delayed_evidence", f"env.task={self.task}", f"env.look={self.look}", f"memory={self.memory}"]
         words += [f"data.episodes={self.demonstrations}", f"seed={self.seed}", f"evaluation.episodes={EPISODES}"]
+        words.append(f"trainer.init=runs/{self.passive.name}/checkpoints/last.ckpt")
         return [*words, "evaluation.recording=false", "evaluation.export=false", "evaluation.cleared=false"]
 
 
@@ -127,6 +137,9 @@ def main() -> None:
         for case in first.values():  # what the others use is collected by all cores
             words = [word for word in case.overrides if word.startswith(("env", "data"))]
             program("collect.py", *words)
+        for passive in dict.fromkeys(case.passive for case in own):
+            collect(passive.setting)
+            train(passive.name, passive.overrides, options.jobs)
         in_parallel(own, options.jobs, do, write)
 
 
