@@ -85,16 +85,11 @@ def _shift(pose: Tensor) -> Tensor:
     return torch.cat([pose[..., :3], torch.zeros_like(pose[..., 3:])], dim=-1)
 
 
-def _shifted() -> Tensor:
-    """Index (SHIFTS^2, PLACES^2) into flat correlations (here, there): of each displacement and each place here."""
-    count = PLACES**2
-    out = torch.full((SHIFTS, SHIFTS, PLACES, PLACES), count * count)
-    for row in range(PLACES):
-        for column in range(PLACES):
-            top, left = PLACES - 1 - row, PLACES - 1 - column  # displacements that stay in the picture begin here
-            there = torch.arange(count).view(PLACES, PLACES)
-            out[top : top + PLACES, left : left + PLACES, row, column] = (row * PLACES + column) * count + there
-    return out.flatten(0, 1).flatten(1)
+def _displacements() -> Tensor:
+    """Which of the SHIFTS^2 displacements leads from each place (PLACES^2) to each other one, (here, there)."""
+    row, column = torch.arange(PLACES).repeat_interleave(PLACES), torch.arange(PLACES).repeat(PLACES)
+    down, right = row - row.unsqueeze(1), column - column.unsqueeze(1)
+    return (down + PLACES - 1) * SHIFTS + right + PLACES - 1
 
 
 class Comparison(nn.Module):
@@ -107,9 +102,9 @@ class Comparison(nn.Module):
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        self.shifted: Tensor
+        self.displacement: Tensor
         self.sharpness = nn.Parameter(torch.tensor(1.5))  # logarithm of the factor of the correlations
-        self.register_buffer("shifted", _shifted(), persistent=False)
+        self.register_buffer("displacement", _displacements(), persistent=False)
         self.match = nn.Sequential(
             nn.Conv2d(SHIFTS**2 + 2 * channels, 64, 1), nn.SiLU(), nn.Conv2d(64, 64, 3, 2, 1), nn.SiLU(),
             nn.Flatten(), nn.Linear(64 * (PLACES // 2) ** 2, width), nn.SiLU(), nn.Linear(width, width),
@@ -120,9 +115,14 @@ class Comparison(nn.Module):
         parts = (part.flatten(2) for part in (here, there))
         one, two = (nn.functional.normalize(part - part.mean(-1, keepdim=True), dim=1) for part in parts)
         same = self.sharpness.exp() * (one.transpose(1, 2) @ two)  # (N, places here, places there)
-        same = nn.functional.pad(same.flatten(1), (0, 1))  # the last one stands for displacements out of the picture
-        moved = same[:, self.shifted].unflatten(-1, (PLACES, PLACES))  # (N, SHIFTS^2, 8, 8)
-        return self.match(torch.cat([moved, here, there], dim=1))
+        # The first layer of `match` on correlations by displacement and features. Weights are put where displacements
+        # lead, once, in place of the correlations of every pair.
+        first = self.match[0]
+        assert isinstance(first, nn.Conv2d)
+        weight = first.weight
+        moved = same.transpose(0, 1) @ weight[:, : SHIFTS**2, 0, 0].T[self.displacement]  # (places here, N, 64)
+        kept = nn.functional.conv2d(torch.cat([here, there], dim=1), weight[:, SHIFTS**2 :], first.bias)
+        return self.match[1:](kept + moved.permute(1, 2, 0).unflatten(-1, (PLACES, PLACES)))
 
 
 class ViewAgent(nn.Module):
