@@ -17,7 +17,7 @@ Item = TypeVar("Item")
 Row = dict[str, Any]
 TASKS = ("tool", "book", "laundry", "cable", "medicine")
 HARD = ("env.delay=2", "env.decoys=1")
-TWO_BITS = ("env=corridor", "env.branches=2", "env.distractors=2", "env.delay=120")
+TWO_BITS = ("env=corridor", "env.branches=2", "env.distractors=0", "env.delay=30")  # longer ones TRACE does not learn
 SETTINGS: dict[str, tuple[str, ...]] = {
     **{task: ("env=delayed_evidence", f"env.task={task}") for task in TASKS},
     **{f"{task}, hard": ("env=delayed_evidence", f"env.task={task}", *HARD) for task in ("medicine", "book")},
