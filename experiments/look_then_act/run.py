@@ -110,6 +110,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", default=["looks", "sizes"])
     parser.add_argument("--tasks", nargs="+", default=["medicine_active", "tool_active"])
     parser.add_argument("--looks", nargs="+", choices=list(LOOKS), default=list(LOOKS))
+    parser.add_argument("--memories", nargs="+", choices=["trace", "none"], default=["trace", "none"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time; with more than one, each has one thread")
     options = parser.parse_args()
@@ -133,6 +134,7 @@ def main() -> None:
             write_results(HERE / f"results/{part}.json", options.seeds, lines, key)
 
         own = [case for case in cases(part, options.tasks, options.seeds) if case.look in options.looks]
+        own = [case for case in own if case.memory in options.memories]
         first = {(case.task, case.look): case for case in reversed(own)}
         for case in first.values():  # what the others use is collected by all cores
             words = [word for word in case.overrides if word.startswith(("env", "data"))]
