@@ -64,7 +64,7 @@ class Case:
         words = ["env=delayed_evidence", f"env.task={self.task}", f"env.look={self.look}", f"memory={self.memory}"]
         words += [f"data.episodes={self.demonstrations}", f"seed={self.seed}", f"evaluation.episodes={EPISODES}"]
         words.append(f"trainer.init=runs/{self.passive.name}/checkpoints/last.ckpt")
-        return [*words, "evaluation.recording=false", "evaluation.export=false", "evaluation.cleared=false"]
+        return [*words, "evaluation.export=false", "evaluation.cleared=false"]
 
 
 def cases(part: str, tasks: list[str], seeds: list[int]) -> list[Case]:
