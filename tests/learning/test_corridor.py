@@ -25,17 +25,17 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("corridor")
 
 
-def scores(folder, memory: str) -> dict:
-    name = f"name={memory}"
-    program("train.py", *COMMON, f"memory={memory}", name, cwd=folder, timeout=900)
+def scores(folder, memory: str, epochs: int) -> dict:
+    own = [f"memory={memory}", f"name={memory}", f"trainer.epochs={epochs}"]
+    program("train.py", *COMMON, *own, cwd=folder, timeout=900)
     return json.loads((folder / f"runs/{memory}/summary.json").read_text())
 
 
 def test_trace_remembers_and_no_memory_guesses(folder):
-    trace = scores(folder, "trace")
+    trace = scores(folder, "trace", 15)
     assert trace["scores"]["trained"]["branch_accuracy"] >= 0.95, trace["scores"]
     assert trace["scores"]["memory cleared"]["branch_accuracy"] <= 0.65, trace["scores"]
-    none = scores(folder, "none")
+    none = scores(folder, "none", 8)
     assert none["scores"]["trained"]["branch_accuracy"] <= 0.65, none["scores"]
     assert none["scores"]["trained"]["branch_reached"] >= 0.9, none["scores"]
 

@@ -138,7 +138,7 @@ class DiffusionPolicy(Policy):
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, actions_per_token * action_dim)
         signal = torch.cat([torch.ones(1), cosine_schedule(diffusion_steps)])
-        self.register_buffer("signal", signal, persistent=False)
+        self.register_buffer("signal", signal)  # in checkpoints: a network knows the levels that it was trained on
         self.register_buffer("start", temperature * torch.randn(chunk, action_dim))
         times = torch.linspace(diffusion_steps, 0, sampling_steps + 1).round().long()
         self.register_buffer("times", times, persistent=False)
