@@ -6,7 +6,7 @@
     sizes    10 and 50 demonstrations of the graph, with TRACE and without a memory
 
 A policy begins with the weights of one that was trained on the passive task of the same name: it knows what to
-remember, and learns where to look. From fresh weights TRACE did not find the card among all that the hand sees.
+remember, and learns where to look. From fresh weights TRACE had not found the card when trials were stopped.
 
 On cupboards that no demonstration showed: branch accuracy, how long it takes until the cue is seen against the oracle,
 and how often the action follows when the same scene shows the other cue. Every run is `python train.py ...`. Finished
