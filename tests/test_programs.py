@@ -229,6 +229,13 @@ def test_two_processes_train_together(workplace):
     assert summary["training"]["optimiser_steps"] == 6
 
 
+@pytest.mark.parametrize("env", ["corridor", "push_soft", "sort_soft"])
+def test_every_policy_suits_an_environment_with_settings_of_its_own(env, tmp_path):
+    for policy, own in (("act", "actions_per_query: 5"), ("diffusion", "actions_per_token: 5")):
+        out = program("train.py", f"env={env}", f"policy={policy}", "--cfg", "job", cwd=tmp_path).stdout
+        assert own in out and "chunk: 20" in out
+
+
 def test_sweep_compares_memories(workplace):
     arguments = [*SMALL, "trainer.epochs=1", "wandb=off", "evaluation.recording=false", "evaluation.export=false"]
     arguments += ["evaluation.cleared=false", "trainer.closed_loop_every=1"]

@@ -1,6 +1,7 @@
 """Structured configuration. Every key is declared here; an unknown one is an error.
 
-`configs/` holds the Hydra groups; `configs/suited/<env>.yaml` sets what suits that environment elsewhere.
+`configs/` holds the Hydra groups; `configs/suited/<env>.yaml` sets what suits that environment elsewhere, and
+`configs/suited_policy/<policy>_<env>.yaml` what suits one policy in it.
 """
 
 from dataclasses import dataclass, field, fields

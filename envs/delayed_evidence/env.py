@@ -85,8 +85,7 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
         self.model = spec.compile()
         self.data = mujoco.MjData(self.model)
         self.robot = RobotIndex(self.model, self.task.mobile)
-        self.renderers: dict[tuple[int, int], mujoco.Renderer] = {}
-        self.segmenter: mujoco.Renderer | None = None
+        self.renderers: dict[tuple[int, int, bool], mujoco.Renderer] = {}  # by size and whether they segment
         self.task.share_in_view = self.share_in_view
         low, high = ACTION_LOW.copy(), ACTION_HIGH.copy()
         if not self.task.mobile:
@@ -156,21 +155,17 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
         return self._render(480, 640, camera)
 
     def close(self) -> None:
-        for renderer in (*self.renderers.values(), self.segmenter):
-            if renderer is not None:
-                renderer.close()
+        for renderer in self.renderers.values():
+            renderer.close()
         self.renderers.clear()
-        self.segmenter = None
 
     def share_in_view(self, data: mujoco.MjData, camera: str, geom: str) -> float:
         """Share of a camera's picture that a geom fills, in a segmentation that is finer than a small picture."""
-        if self.segmenter is None:
-            side = min(2 * self.image_size, 480)
-            self.segmenter = new_renderer(self.model, side, side)
-            self.segmenter.enable_segmentation_rendering()
-        self.segmenter.update_scene(data, camera)
+        side = min(2 * self.image_size, 480)
+        renderer = self._renderer(side, side, segmenting=True)
+        renderer.update_scene(data, camera)
         wanted = self.model.geom(geom).id, int(mujoco.mjtObj.mjOBJ_GEOM)
-        return float((self.segmenter.render() == wanted).all(-1).mean())
+        return float((renderer.render() == wanted).all(-1).mean())
 
     def make_expert(self, disturbance: float = 0.0) -> Expert:
         return ScriptedExpert(self, disturbance)
@@ -227,10 +222,16 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
             shown = self.progress.cue_over and start <= since < start + DECOY_STEPS
             self.model.geom(f"decoy_{number}").rgba[3] = float(shown)
 
+    def _renderer(self, height: int, width: int, segmenting: bool = False) -> mujoco.Renderer:
+        key = height, width, segmenting
+        if key not in self.renderers:
+            self.renderers[key] = new_renderer(self.model, height, width)
+            if segmenting:
+                self.renderers[key].enable_segmentation_rendering()
+        return self.renderers[key]
+
     def _render(self, height: int, width: int, camera: str | mujoco.MjvCamera) -> np.ndarray:
-        if (height, width) not in self.renderers:
-            self.renderers[height, width] = new_renderer(self.model, height, width)
-        renderer = self.renderers[height, width]
+        renderer = self._renderer(height, width)
         renderer.update_scene(self.data, camera)
         return renderer.render()
 
