@@ -20,10 +20,9 @@ import numpy as np
 from .flex import FlexSimulator, SimulationError
 from .scenes import SceneSettings, random_rotation, random_scene
 from .shapes import Mesh
-from .state import Body, Pusher, Scene, State, Wall
+from .state import VERSION, Body, Pusher, Scene, State, Wall
 
 FRAME = 0.01  # s
-VERSION = 3  # of the generator; raised whenever the same settings give other trajectories
 ENERGY_TOLERANCE = 0.1  # share of the kinetic energy at the start that a trajectory may gain
 SEEDS_EACH = 100  # scenes drawn for one trajectory before generation is given up
 

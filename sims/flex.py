@@ -1,17 +1,22 @@
 """Ground truth: MuJoCo flex, in 2D (plates that move in a plane) and in 3D, with checks of what comes out.
 
 Elements are St. Venant-Kirchhoff, points carry lumped masses, contact is frictionless and compliant. Repeatable bit for
-bit on a CPU. A step is a function of the state alone, but for the solver's warm start, which is cleared.
+bit on a CPU. A step is a function of the state alone, but for the solver's warm start, which is cleared. Its length is
+what the stiffest element of the scene allows: beyond that light points ring from step to step, with a velocity that
+their places at the end of a frame do not show.
 """
+
+import math
 
 import mujoco
 import numpy as np
 
-from .shapes import element_volumes
-from .state import CONTACT_RADIUS, THICKNESS, Scene, SimulationError, State
+from .shapes import Mesh, element_volumes
+from .state import CONTACT_RADIUS, THICKNESS, Body, Scene, SimulationError, State
 
-TIMESTEP = {2: 5e-4, 3: 2.5e-4}  # s
-POISSON, DAMPING = 0.3, 5e-4
+LONGEST = 5e-4  # s, a time step, for contact's sake
+SAFETY = 0.8  # share of the stable time step that is used: bodies at rest are softer than stretched ones
+POISSON, DAMPING = 0.3, 5e-4  # damping: s, a multiple of the stiffness
 PUSHER_MASS = 1e4  # kg: nothing slows a pusher, whose velocity is given anew at each step
 MAX_POINTS = 5000  # in a scene; more need more memory than the arena has
 
@@ -32,6 +37,7 @@ class FlexSimulator:
                 f"the scene has {len(state.positions)} points, at most {MAX_POINTS} fit; coarsen the meshes"
             )
         self.scene = scene
+        self.timestep = min(LONGEST, *(SAFETY * stable_step(body) for body in scene.bodies))
         self.model = mujoco.MjModel.from_xml_string(scene_xml(scene))
         self.data = mujoco.MjData(self.model)
         soft = self.model.flex_vertbodyid
@@ -50,9 +56,9 @@ class FlexSimulator:
         return state
 
     def step(self, state: State, dt: float) -> State:
-        """One frame of `dt` s, in steps of about `TIMESTEP`."""
+        """One frame of `dt` s, in equal steps of at most `timestep`."""
         data, dim = self.data, self.scene.dim
-        count = max(1, round(dt / TIMESTEP[dim]))
+        count = max(1, math.ceil(dt / self.timestep))
         self.model.opt.timestep = dt / count
         positions, velocities = self._joints(state)
         pushers = slice(self.soft * dim, None)
@@ -98,6 +104,38 @@ class FlexSimulator:
             raise SimulationError(f"element {int(ratio.argmin())} turned inside out; use stiffer bodies or slower ones")
 
 
+def highest_frequencies(mesh: Mesh, young: float, density: float) -> np.ndarray:
+    """Largest angular frequency of each element by itself at rest, (E,), rad/s.
+
+    None of the body's is higher than the highest of these (Irons and Treharne 1971; Hughes, The Finite Element Method,
+    9.1.4). Elements are linear and isotropic, in 2D under plane stress, with their mass at the corners.
+    """
+    dim, corners = mesh.dim, mesh.points[mesh.elements]
+    slopes = np.linalg.inv(corners[:, 1:] - corners[:, :1])  # of the coordinates 1.. within an element, (E, dim, dim)
+    slopes = np.concatenate([-slopes.sum(-1, keepdims=True), slopes], axis=-1)
+    shears = [(0, 1)] if dim == 2 else [(0, 1), (0, 2), (1, 2)]
+    strain = np.zeros((len(slopes), dim + len(shears), dim + 1, dim))  # by displacements of the corners
+    for axis in range(dim):
+        strain[:, axis, :, axis] = slopes[:, axis]
+    for row, (one, two) in enumerate(shears, dim):
+        strain[:, row, :, one], strain[:, row, :, two] = slopes[:, two], slopes[:, one]
+    by_corner = strain.reshape(len(slopes), dim + len(shears), -1)
+    shear = young / (2 * (1 + POISSON))
+    stress = np.diag([2 * shear] * dim + [shear] * len(shears))
+    stress[:dim, :dim] += young * POISSON / (1 - POISSON**2 if dim == 2 else (1 + POISSON) * (1 - 2 * POISSON))
+    stiffness = np.einsum("eki,kl,elj->eij", by_corner, stress, by_corner)
+    return np.sqrt((dim + 1) / density * np.linalg.eigvalsh(stiffness)[:, -1])
+
+
+def stable_step(body: Body) -> float:
+    """Longest time step, s, at which a body near rest does not ring: 2 (sqrt(1 + x^2) - x) / w with x = damping w / 2,
+    for explicit steps and damping in proportion to the stiffness (Belytschko et al., Nonlinear Finite Elements, 6.2).
+    """
+    fastest = float(highest_frequencies(body.mesh, body.young, body.density).max())
+    damped = DAMPING * fastest / 2
+    return 2 * (math.sqrt(1 + damped**2) - damped) / fastest
+
+
 def scene_xml(scene: Scene) -> str:
     """MJCF of a scene. Bodies are at their starting poses, where they are at rest."""
     dim, depth = scene.dim, THICKNESS if scene.dim == 2 else 0.0
@@ -129,6 +167,6 @@ def scene_xml(scene: Scene) -> str:
         parts.append(f'<geom type="plane" size="0 0 1" pos="{place}" zaxis="{vector(wall.normal)}" contype="2" '
                      'conaffinity="0" condim="1" solref="0.01 1"/>')  # fmt: skip
     return f"""<mujoco>
-      <option timestep="{TIMESTEP[dim]}" integrator="Euler" cone="elliptic" gravity="{vector(scene.gravity)}"/>
+      <option timestep="{LONGEST}" integrator="Euler" cone="elliptic" gravity="{vector(scene.gravity)}"/>
       <size memory="500M"/>
       <worldbody>{"".join(parts)}</worldbody></mujoco>"""

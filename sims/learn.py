@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from .dataset import FRAME, Trajectory, transformed
-from .metrics import DIVERGED, squared_errors
+from .metrics import LOST, has_diverged, squared_errors
 from .model import LearnedModel, Window, predict
 from .scenes import random_rotation
 
@@ -73,8 +73,12 @@ class TrajectoryDataModule(pl.LightningDataModule):
         assert self.trainer is not None
         # `current_epoch` is stale when a resumed run asks for the first time.
         epoch: int = self.trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
-        windows = _Windows(self, epoch, self.trainer.global_rank)
+        windows = self.windows(epoch, self.trainer.global_rank)
         return DataLoader(windows, batch_size=None, num_workers=self.num_workers)
+
+    def windows(self, epoch: int, rank: int = 0) -> Dataset:
+        """The batches of an epoch, by step."""
+        return _Windows(self, epoch, rank)
 
     def val_dataloader(self) -> DataLoader:
         assert self.trainer is not None
@@ -99,7 +103,8 @@ class SimulatorModule(pl.LightningModule):
         super().__init__()
         self.model, self.learning_rate, self.noise = model, learning_rate, noise
         self.steps, self.seed = steps, seed
-        self.seconds = 0.0  # spent in training steps so far, also those before the run was interrupted
+        # Spent in training so far, also before the run was interrupted, and of that on this process's cores.
+        self.seconds, self.cpu_seconds = 0.0, 0.0
 
     def loss(self, window: Window) -> Tensor:
         """Squared velocity error plus weighted squared position error, (m/s)^2, a mean over frames and variables."""
@@ -119,16 +124,21 @@ class SimulatorModule(pl.LightningModule):
         return ((POSITION_WEIGHT * place + speed) * weight).sum() / (frames * weight.sum())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["seconds"] = self.seconds
+        checkpoint["seconds"] = self.seconds, self.cpu_seconds
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.seconds = checkpoint["seconds"]
+        self.seconds, self.cpu_seconds = checkpoint["seconds"]
+
+    def on_train_epoch_start(self) -> None:
+        self._clocks = time.perf_counter(), time.process_time()
 
     def on_train_batch_end(self, outputs: Any, batch: Window, batch_idx: int) -> None:
-        self.seconds += time.perf_counter() - self._begun
+        now = time.perf_counter(), time.process_time()
+        self.seconds += now[0] - self._clocks[0]
+        self.cpu_seconds += now[1] - self._clocks[1]
+        self._clocks = now
 
     def on_train_batch_start(self, batch: Window, batch_idx: int) -> None:
-        self._begun = time.perf_counter()
         torch.manual_seed((self.seed * 1_000_003 + self.global_step) * 1009 + self.global_rank)
 
     def training_step(self, batch: Window, batch_idx: int) -> Tensor:
@@ -147,16 +157,14 @@ class SimulatorModule(pl.LightningModule):
 
     def validation_step(self, batch: list[Trajectory], batch_idx: int) -> None:
         frames = min(trajectory.frames for trajectory in batch)
-        errors = [
-            squared_errors(trajectory, result.positions)[1:].mean()
-            for trajectory, result in zip(batch, predict(self.model, batch, frames), strict=True)
-        ]
+        pairs = list(zip(batch, [result.positions for result in predict(self.model, batch, frames)], strict=True))
+        errors = [squared_errors(truth, positions)[1:].mean() for truth, positions in pairs]
+        wild = [has_diverged(truth, positions) for truth, positions in pairs]
         # A mean that one wild rollout does not swallow; how many there are is logged beside it.
-        mean = float(np.mean([error if error < DIVERGED else DIVERGED for error in errors]))
+        mean = float(np.mean([min(error, LOST) if error == error else LOST for error in errors]))
         size = len(batch)
         self.log("val/rollout_mse", mean, prog_bar=True, batch_size=size, sync_dist=True)
-        self.log("val/diverged", float(np.mean([not error < DIVERGED for error in errors])), batch_size=size,
-                 sync_dist=True)  # fmt: skip
+        self.log("val/diverged", float(np.mean(wild)), batch_size=size, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate)

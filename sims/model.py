@@ -70,6 +70,10 @@ class LearnedModel(nn.Module):
         self.dim = dim
         self.register_buffer("place", torch.zeros(()), persistent=False)  # tells device and precision
 
+    def speeds(self, trajectory: Trajectory) -> np.ndarray:
+        """The velocities (T + 1, P, dim) that the model is shown and should predict, m/s."""
+        return trajectory.velocities
+
     @abstractmethod
     def gather(self, trajectories: Sequence[Trajectory]) -> Any:
         """What does not change in scenes, a `Batch` of float64."""
@@ -131,11 +135,9 @@ class LearnedModel(nn.Module):
         pairs = list(zip(trajectories, starts, strict=True))
         place, speeds = pusher_frames(trajectories, starts, frames)
         positions = self.encode(trajectories, [t.positions[start : start + frames + 1] for t, start in pairs])
-        velocities = self.encode(trajectories, [t.velocities[start : start + frames + 1] for t, start in pairs])
-        past = velocities[:0]
-        if self.history:
-            before = [np.maximum(np.arange(start - self.history, start), 0) for start in starts]
-            past = self.encode(trajectories, [t.velocities[own] for t, own in zip(trajectories, before, strict=True)])
+        before = [np.maximum(np.arange(start - self.history, start + frames + 1), 0) for start in starts]
+        shown = [self.speeds(t)[own] for t, own in zip(trajectories, before, strict=True)]
+        past, velocities = self.encode(trajectories, shown).tensor_split([self.history])
         return Window(self.gather(trajectories), positions, velocities, past, place, speeds)
 
 

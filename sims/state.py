@@ -12,6 +12,7 @@ from scipy.spatial import cKDTree
 
 from .shapes import Mesh
 
+VERSION = 4  # of the ground truth and its scenes; raised whenever the same settings give other trajectories
 THICKNESS = 0.05  # of a 2D body, m
 CONTACT_RADIUS = 0.003  # surfaces touch when they are two of these apart, m
 

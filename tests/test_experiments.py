@@ -67,7 +67,7 @@ def test_simulators_are_trained_judged_and_timed(tmp_path, monkeypatch):
     assert len({case.name for case in cases}) == len(cases)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(simulators, "ROOT", tmp_path)
-    short = {name: dataclasses.replace(own, scenes=1, frames=12) for name, own in simulators.tests(2).items()}
+    short = {name: dataclasses.replace(own, scenes=1, frames=24) for name, own in simulators.tests(2).items()}
     monkeypatch.setattr(simulators, "tests", lambda dim: {name: short[name] for name in ("as trained", "2x bodies")})
     scenes = simulators.test_scenes(2, Console(quiet=True))
 
@@ -79,7 +79,20 @@ def test_simulators_are_trained_judged_and_timed(tmp_path, monkeypatch):
         return json.loads((tmp_path / f"runs/{name}/summary.json").read_text())
 
     monkeypatch.setattr(simulators, "train", train)
-    case = simulators.Case("EqCollide-style", 2, 0)
+    monkeypatch.setattr(simulators, "last_change", lambda *paths: "abc")
+    monkeypatch.setattr(simulators, "HERE", tmp_path)
+    case, tuned = (
+        simulators.Case("EqCollide-style", 2, 0),
+        simulators.Case("GNS", 2, 0, tuned=next(iter(simulators.GRAPHS))),
+    )
+    with pytest.raises(SystemExit, match="speed --dims 2"):
+        _ = case.overrides
+    monkeypatch.setattr(cost, "REPEATS", 1)
+    speeds = cost.speed_rows({own.pace: own.words for own in (case, tuned)}, scenes["as trained"])
+    assert all(0 < row["cpu_seconds_per_step"] < 60 for row in speeds)
+    write_results(tmp_path / "results/speed-2d.json", [0], speeds)
+    once, longer = (dataclasses.replace(case, longer=n).overrides[-1].split("=") for n in (1, 4))
+    assert once[0] == "trainer.steps_per_epoch" and int(longer[1]) == pytest.approx(4 * int(once[1]), rel=0.2)
     rows = simulators.evaluate(case, scenes, 1, Console(quiet=True))
     assert [row["test"] for row in rows] == ["as trained", "2x bodies"] and rows[0]["fit_seconds"] > 0
     assert rows[0]["equivariance_float64"] < 1e-10 < rows[0]["equivariance_float32"] < 1e-5
@@ -91,6 +104,7 @@ def test_simulators_are_trained_judged_and_timed(tmp_path, monkeypatch):
     assert all(row["ms_per_scene_frame"] > 0 for row in times)
     table, plot = report.REPORTS["simulators"]
     contents = [{"rows": part} for part in (rows, curve, times)]
+    contents.append({"rows": speeds})
     assert all(table(about).count("\n| ") > 1 for about in contents) and plot(contents).axes
 
 

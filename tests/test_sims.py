@@ -17,7 +17,7 @@ from sims.dataset import FRAME, equivariance_floor, generate, load, moved, simul
 from sims.eqcollide.decoder import interpolation
 from sims.eqcollide.encoder import control_of
 from sims.eqcollide.model import EqCollide
-from sims.flex import FlexSimulator, SimulationError
+from sims.flex import FlexSimulator, SimulationError, highest_frequencies
 from sims.model import LearnedSimulator, predict
 from sims.scenes import SceneSettings, random_rotation, random_scene, training_kinds
 from sims.shapes import KINDS_2D, KINDS_3D, body_mesh, element_volumes, facet_normals, make_mesh
@@ -308,3 +308,24 @@ def test_pushers_meet_the_bodies(dim):
         change = trajectory.velocities[-1, soft].mean(0) - np.exp(-2 * 0.3) * trajectory.velocities[0, soft].mean(0)
         pushed += bool(np.linalg.norm(change) > 0.02)
     assert pushed >= 5 and rejected <= 2
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_no_mesh_is_faster_than_its_fastest_element(dim):
+    body = random_scene(SceneSettings(dim), 2_700_004).bodies[0]
+    still = replace(body, velocity=np.zeros(dim), spin=0 * body.spin)
+    simulator, small, dt = FlexSimulator(), 1e-6, 1e-6
+    start = simulator.reset(Scene((still,), gravity=np.zeros(dim)))
+    shape = np.random.default_rng(0).normal(size=start.positions.shape)
+    for _ in range(60):  # power iteration on what a small displacement is accelerated by
+        displaced = start.positions + small * shape / np.linalg.norm(shape)
+        shape = simulator.step(replace(start, positions=displaced), dt).velocities / dt
+    bound = highest_frequencies(body.mesh, body.young, body.density).max()
+    assert 0.7 * bound < np.sqrt(np.linalg.norm(shape) / small) <= 1.01 * bound
+
+
+@pytest.mark.parametrize("seed", [2_700_025, 2_700_029])  # with steps of 0.5 ms they rang at 1.2 and 1.5 m/s
+def test_velocities_are_what_positions_change_by(seed):
+    trajectory = simulate(random_scene(SceneSettings(2), seed), 49)
+    change = np.diff(trajectory.positions, axis=0) / FRAME - trajectory.velocities[1:]
+    assert np.sqrt((change[-10:] ** 2).sum(-1).mean(0)).max() < 0.1

@@ -16,7 +16,7 @@ from sims.build import MODELS, Recipe, load, save
 from sims.dataset import Trajectory, simulate, transformed
 from sims.learn import SimulatorModule, TrajectoryDataModule, _Windows
 from sims.metrics import (
-    DIVERGED,
+    LOST,
     TOUCH,
     crossing,
     edge_distances,
@@ -177,7 +177,7 @@ def test_scores_of_perfect_and_of_bad_rollouts(scenes, dim):
     assert found["penetration"] > 0.03 and found["mse"] > 1e-4 and found["gap_error"] > 0.03
     wild = replace(right, positions=np.where(np.arange(len(bad))[:, None, None] > 5, np.nan, right.positions))
     summary = summarise([scores, rollout_scores(truth, wild)])
-    assert summary["diverged"] == 0.5 and summary["mse"] == pytest.approx(DIVERGED / 2)
+    assert summary["diverged"] == 0.5 and summary["mse"] == pytest.approx(LOST / 2)
     assert "mse_49" not in summary and summary["gap_error"] < 1e-9
 
 

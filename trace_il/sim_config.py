@@ -7,10 +7,13 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sims.scenes import SceneSettings
+from sims.state import VERSION
 
 from .config import FitConfig, RunConfig
 from .env_config import EnvConfig
 from .errors import UserError
+
+BEFORE = 3  # version of the trajectories of runs that do not tell theirs
 
 
 @dataclass
@@ -57,6 +60,7 @@ class SimDataConfig:
     seed: int = 0  # of the first scene
     batch_size: int = 8  # scenes a step and process
     num_workers: int = 0  # loader processes
+    version: int = VERSION  # of the generator of trajectories; not to be changed: it tells old runs from new ones
 
 
 @dataclass
@@ -109,6 +113,7 @@ def from_plain(plain: dict[str, Any]) -> SimulatorRunConfig:
         UserError: written by a version with other keys, or not the configuration of a simulator.
     """
     try:
+        plain = plain | {"data": {"version": BEFORE} | plain["data"]}
         schema = OmegaConf.structured(SimulatorRunConfig)
         schema.sim = OmegaConf.structured(SIMS[plain["sim"]["name"]])
         schema.env = OmegaConf.structured(SoftBodiesConfig)

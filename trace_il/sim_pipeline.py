@@ -12,13 +12,14 @@ from rich.console import Console
 from rich.progress import Progress, track
 
 from sims.build import Recipe, save
-from sims.dataset import VERSION, Trajectory, generate, load
+from sims.dataset import Trajectory, generate, load
 from sims.dataset import describe as describe_scene
 from sims.flex import FlexSimulator, SimulationError
 from sims.learn import SimulatorModule, TrajectoryDataModule
 from sims.metrics import rollout_scores, summarise
 from sims.model import LearnedModel, Range, predict
 from sims.scenes import SceneSettings, random_scene
+from sims.state import VERSION
 
 from .checkpoint import describe, read_checkpoint
 from .cli import PhaseClock
@@ -121,6 +122,7 @@ def fit(
         "optimiser_steps": lightning.global_step,
         "best_step": best["global_step"],
         "fit_seconds": module.seconds,
+        "cpu_seconds": module.cpu_seconds,
     }
     return model.cpu().eval(), Range.of(train), report
 

@@ -7,6 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from envs.view_planning.env import BUDGET
+from sims.state import VERSION
 
 from .config import ACTConfig, RunConfig, TrainConfig
 from .errors import UserError
@@ -124,6 +125,10 @@ def validate_simulator(config: SimulatorRunConfig) -> None:
     require(
         trainer.precision == "32-true",
         f"trainer.precision={trainer.precision!r}: half precision is too coarse for contact; leave it at 32-true",
+    )
+    require(
+        data.version == VERSION,
+        f"data.version={data.version}: this version of the program makes trajectories of version {VERSION} alone",
     )
     for name, value in (("seed", config.seed), ("data.seed", data.seed), ("evaluation.seed", config.evaluation.seed)):
         require(value >= 0, f"{name}={value} must not be negative")

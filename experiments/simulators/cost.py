@@ -1,4 +1,5 @@
-"""What a frame costs: latent steps of learned simulators against bodies, points and batch, and MuJoCo beside them."""
+"""What a frame costs: latent steps of learned simulators against bodies, points and batch, and MuJoCo beside them; and
+what an optimiser step costs, so that all can be trained for as long."""
 
 import ctypes
 import time
@@ -8,12 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from hydra import compose, initialize_config_dir
 
 from sims.build import load
 from sims.dataset import FRAME, Trajectory, describe
 from sims.flex import FlexSimulator
+from sims.learn import SimulatorModule, TrajectoryDataModule
 from sims.model import LearnedModel
 from sims.scenes import SceneSettings, random_scene
+from trace_il.cli import checked
+from trace_il.config import register
+from trace_il.sim_pipeline import recipe
 
 FRAMES, REPEATS = 20, 5
 BODIES, BATCHES, SPACINGS = (1, 2, 4, 8), (1, 4, 16, 64), (1.4, 1.0, 0.7)
@@ -121,3 +127,48 @@ def cost_rows(dim: int, files: dict[str, Path]) -> list[dict[str, Any]]:
                 row |= {"times_mujoco": result["MuJoCo"] / value, "peak_mib": memory[name]}
                 rows.append(row)
     return rows
+
+
+def optimiser_step(words: list[str], trajectories: list[Trajectory]) -> Callable[[], None]:
+    """A call that makes one optimiser step of every length of window of `python train.py <words>`."""
+    config = checked(compose("train_simulator", words))
+    trainer, own = config.trainer, config.trainer.unroll
+    model = recipe(config).build()
+    module = SimulatorModule(model, trainer.learning_rate, trainer.noise, 10_000, 0)
+    data = TrajectoryDataModule(
+        model, trajectories, [], config.data.batch_size, 10_000, len(own), own, 0, 0, trainer.turn
+    )
+    optimizer, count = torch.optim.Adam(model.parameters(), lr=1e-6), 0
+
+    def call() -> None:
+        nonlocal count
+        for epoch in range(len(own)):
+            loss = module.loss(data.windows(epoch)[count])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        count += 1
+
+    return call
+
+
+def speed_rows(ways: dict[str, list[str]], trajectories: list[Trajectory]) -> list[dict[str, Any]]:
+    """Seconds of one core that an optimiser step takes, a mean over the lengths of windows that share the training.
+
+    Args:
+        ways: words for train.py by name. They take turns, so that a busy machine slows all of them alike.
+    """
+    torch.set_num_threads(1)
+    register()
+    with initialize_config_dir(str(Path(__file__).resolve().parents[2] / "configs"), version_base=None):
+        calls = {pace: optimiser_step(words, trajectories) for pace, words in ways.items()}
+        lengths = {pace: len(checked(compose("train_simulator", words)).trainer.unroll) for pace, words in ways.items()}
+    taken: dict[str, list[float]] = {pace: [] for pace in ways}
+    for call in calls.values():
+        call()
+    for _ in range(REPEATS):
+        for pace, call in calls.items():
+            begin = time.process_time()
+            call()
+            taken[pace].append((time.process_time() - begin) / lengths[pace])
+    return [{"pace": pace, "cpu_seconds_per_step": float(np.median(own))} for pace, own in taken.items()]

@@ -1,7 +1,9 @@
-"""Learned simulators against each other: python experiments/simulators/run.py [tune] [accuracy] [longer] [cost]
+"""Learned simulators against each other: python experiments/simulators/run.py [speed] [tune] [accuracy] [longer] [cost]
 
+    speed       seconds of one core that an optimiser step takes, of all ways to train that the other parts use; asked
+                for by them, to be measured while nothing else runs
     tune        how each of them is trained best, by validation error alone; what is best stands in configs/sim
-    accuracy    every simulator, trained for about as long on the same trajectories, on scenes it has not seen
+    accuracy    every simulator, trained for BUDGET seconds on the same trajectories, on scenes it has not seen
     longer      all of them trained four times as long, one seed: whether more time changes the order
     cost        milliseconds a frame against bodies, points and batch, and against the ground truth in the same run
 
@@ -12,6 +14,7 @@ continue. Writes results/<part>-<dim>d.json; `python experiments/report.py simul
 import argparse
 import csv
 import json
+import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +26,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
 import torch  # noqa: E402
 from common import ROOT, Row, in_parallel, train  # noqa: E402
 from rich.console import Console  # noqa: E402
-from simulators.cost import cost_rows  # noqa: E402
+from simulators.cost import cost_rows, speed_rows  # noqa: E402
 
 from sims.build import load  # noqa: E402
 from sims.metrics import at_impact, equivariance_error  # noqa: E402
@@ -31,11 +34,11 @@ from sims.scenes import UNSEEN, SceneSettings  # noqa: E402
 from trace_il.files import atomic_write  # noqa: E402
 from trace_il.scores import write_results  # noqa: E402
 from trace_il.sim_config import SimDataConfig  # noqa: E402
-from trace_il.sim_pipeline import VALIDATION_SEED, dataset, judge  # noqa: E402
+from trace_il.sim_pipeline import VALIDATION_SEED, dataset, dataset_root, judge  # noqa: E402
 
 FRAMES = 49
 EPOCHS = 12
-TEST_SEED = 8_000_000
+TEST_SEED = 9_000_000
 ARMS: dict[str, tuple[str, ...]] = {
     "EqCollide-style": ("sim=eqcollide",),
     "GNS": ("sim=gns",),
@@ -50,20 +53,14 @@ ARMS: dict[str, tuple[str, ...]] = {
     "rigid flight": ("sim=ballistic",),
 }
 UNTRAINED = ("constant velocity", "rigid flight")
-# Optimiser steps an epoch that take about four minutes in all, without validation, on one core of the machine in the
-# results files; steps of more frames than one take twice as long for the graph networks.
-STEPS = {
-    2: {"sim=eqcollide": 105, "sim=twin": 110, "sim=first_order": 105, "sim=gns": 280, "sim=meshgraphnets": 270,
-        "sim=egnn": 330, "sim=segno": 345},
-    3: {"sim=eqcollide": 72, "sim=twin": 66, "sim=first_order": 58, "sim=gns": 236, "sim=meshgraphnets": 205,
-        "sim=egnn": 250, "sim=segno": 266},
-}  # fmt: skip
+BUDGET = 240.0  # s of one core that a training takes, without validation
+SIZES = {"64 wide, 6 layers": (), "32 wide, 4 layers": ("sim.width=32", "sim.layers=4")}
 GRAPHS = {
-    f"rate {rate}, {how}": (f"trainer.learning_rate={rate}", *words)
+    f"{size}, rate {rate}, {how}": (f"trainer.learning_rate={rate}", *own, *words)
+    for size, own in SIZES.items()
     for rate in (5e-4, 2e-3)
     for how, words in {
         "one step, noise 0.01": ("trainer.unroll=[1]", "trainer.noise=0.01"),
-        "one step, noise 0.003": ("trainer.unroll=[1]", "trainer.noise=0.003"),
         "1, 2, 4 steps": ("trainer.unroll=[1,2,4]", "trainer.noise=0"),
     }.items()
 }
@@ -116,52 +113,86 @@ class Case:
         return ROOT / "runs" / self.name
 
     @property
+    def words(self) -> list[str]:
+        """What it is trained with, but for the number of steps."""
+        way = TUNED[self.arm][self.tuned] if self.tuned else ()
+        return [*ARMS[self.arm], f"env=soft_bodies_{self.dim}d", *way]
+
+    @property
+    def pace(self) -> str:
+        """Which row of the measured speeds is its own."""
+        return " ".join(word for word in self.words if not word.startswith("trainer.learning_rate"))
+
+    @property
     def overrides(self) -> list[str]:
-        sim = ARMS[self.arm][0]
-        steps = STEPS[self.dim].get(sim, 1) * self.longer
-        more = [f"env=soft_bodies_{self.dim}d", f"seed={self.seed}", f"trainer.epochs={EPOCHS}"]
-        more += [f"trainer.steps_per_epoch={steps}", "evaluation.recording=false"]
-        if not self.tuned:
-            return [*ARMS[self.arm], *more]
-        if "trainer.unroll=[1,2,4]" in TUNED[self.arm][self.tuned]:
-            more.append(f"trainer.steps_per_epoch={steps // 2}")
-        more += [f"trainer.epochs={EPOCHS // 2}", "evaluation.scenes=1", "evaluation.seed=2600000"]  # half the budget
-        return [*ARMS[self.arm], *more, *TUNED[self.arm][self.tuned]]
+        more = [f"seed={self.seed}", "evaluation.recording=false", "trainer.threads=1"]
+        if self.tuned:
+            more += ["evaluation.scenes=1", "evaluation.seed=2600000"]
+        if self.arm in UNTRAINED:
+            return [*self.words, *more]
+        budget = BUDGET * self.longer / (2 if self.tuned else 1)
+        steps = max(1, round(budget / EPOCHS / measured(self.dim)[self.pace]))
+        return [*self.words, *more, f"trainer.epochs={EPOCHS}", f"trainer.steps_per_epoch={steps}"]
+
+
+def measured(dim: int) -> dict[str, float]:
+    """Seconds of one core that an optimiser step takes, by `Case.pace`."""
+    path = HERE / f"results/speed-{dim}d.json"
+    if not path.exists():
+        raise SystemExit(f"error: {path} is missing; run `python experiments/simulators/run.py speed --dims {dim}`")
+    return {row["pace"]: row["cpu_seconds_per_step"] for row in json.loads(path.read_text())[-1]["rows"]}
+
+
+def test_data(dim: int, name: str) -> tuple[SceneSettings, int, int, int]:
+    """What the trajectories of a test are drawn from: settings, number, frames, first seed."""
+    own = tests(dim)[name]
+    return replace(SceneSettings(dim), **own.settings), own.scenes, own.frames, TEST_SEED
 
 
 def test_scenes(dim: int, console: Console) -> dict[str, list[Any]]:
     """The scenes of every test, simulated when they are missing."""
-    return {
-        name: dataset(replace(SceneSettings(dim), **own.settings), own.scenes, own.frames, TEST_SEED, 0, console)
-        for name, own in tests(dim).items()
-    }
+    return {name: dataset(*test_data(dim, name), 0, console) for name in tests(dim)}
 
 
-def collect_training(dim: int, console: Console) -> None:
-    """The trajectories of all runs, once, by all cores."""
-    data = SimDataConfig()
-    for count, seed in ((data.trajectories, data.seed), (data.validation, VALIDATION_SEED + data.seed)):
-        dataset(SceneSettings(dim), count, data.frames, seed, 0, console)
+def collect_training(dim: int, console: Console) -> list[Any]:
+    """The trajectories that all runs train on, simulated once, by all cores; and those of validation."""
+    data, settings = SimDataConfig(), SceneSettings(dim)
+    dataset(settings, data.validation, data.frames, VALIDATION_SEED + data.seed, 0, console)
+    return dataset(settings, data.trajectories, data.frames, data.seed, 0, console)
 
 
 def evaluate(case: Case, scenes: dict[str, list[Any]], jobs: int, console: Console) -> list[Row]:
     """Train the run of a case unless it is finished, and judge it unless that is done; a row for every test."""
     summary = train(case.name, case.overrides, jobs)
-    done = case.folder / "judged.json"
-    if done.exists():
-        return json.loads(done.read_text())
+    done, judged_by = (
+        case.folder / "judged.json",
+        last_change("sims", "trace_il/sim_pipeline.py", "experiments/simulators"),
+    )
+    if done.exists() and (found := json.loads(done.read_text()))["judged_by"] == judged_by:
+        return found["rows"]
     torch.set_num_threads(1)
     model = load(case.folder / "simulator.pt")
     training = summary["training"]
     labels = {"sim": case.arm, "dim": case.dim, "seed": case.seed, "times": case.longer}
     labels |= {"parameters": training["parameters"], "fit_seconds": training.get("fit_seconds", 0.0)}
-    labels |= {"steps": training.get("optimiser_steps", 0), "trained_at": summary["commit"]}
-    rows = [{**labels, "test": name, **judge(model, own, console)} for name, own in scenes.items()]
+    labels |= {"cpu_seconds": training.get("cpu_seconds", 0.0), "steps": training.get("optimiser_steps", 0)}
+    labels |= {"trained_at": summary["commit"], "judged_by": judged_by}
+    rows = []
+    for name, own in scenes.items():
+        about = json.loads((dataset_root(*test_data(case.dim, name)) / "complete.json").read_text())
+        rows.append({**labels, "test": name, "rejected": about["rejected"], **judge(model, own, console)})
+        rows[-1]["equivariance_floor"] = about["equivariance_floor_m"].get("rotation")
     touching = [at_impact(trajectory) for trajectory in scenes["as trained"][:4]]
     rows[0]["equivariance_float32"] = equivariance_error(model, touching, 1)
     rows[0]["equivariance_float64"] = equivariance_error(model.double(), touching, 1)
-    atomic_write(done, json.dumps(rows).encode())
+    atomic_write(done, json.dumps({"judged_by": judged_by, "rows": rows}).encode())
     return rows
+
+
+def last_change(*paths: str) -> str:
+    """The commit that last changed any of these paths."""
+    words = ["git", "log", "-1", "--format=%h", "--", *paths]
+    return subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def curve(case: Case) -> list[Row]:
@@ -184,11 +215,21 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time; with more than one, each has one thread")
     options = parser.parse_args()
-    if unknown := set(options.parts) - {"tune", "accuracy", "longer", "cost"}:
-        parser.error(f"unknown part {sorted(unknown)[0]!r}; choose of tune, accuracy, longer and cost")
+    if unknown := set(options.parts) - {"speed", "tune", "accuracy", "longer", "cost"}:
+        parser.error(f"unknown part {sorted(unknown)[0]!r}; choose of speed, tune, accuracy, longer and cost")
     console = Console()
     for dim in options.dims:
         for part in options.parts:
+            if part == "speed":
+                trajectories = collect_training(dim, console)
+                ways = [Case(arm, dim, TUNING_SEED, tuned=way) for arm in options.arms for way in TUNED.get(arm, ())]
+                ways += [Case(arm, dim, 0) for arm in options.arms if arm not in UNTRAINED]
+                write_results(
+                    HERE / f"results/speed-{dim}d.json",
+                    [TUNING_SEED],
+                    speed_rows({case.pace: case.words for case in ways}, trajectories),
+                )
+                continue
             if part == "cost":
                 models = {arm: Case(arm, dim, 0).folder / "simulator.pt" for arm in options.arms}
                 write_results(HERE / f"results/cost-{dim}d.json", [0], cost_rows(dim, models))

@@ -11,6 +11,8 @@ COLORS = [plt.get_cmap("tab20")(number) for number in (*range(0, 20, 2), *range(
 COLUMNS = (
     ("mse", "MSE, m^2", "{:.2e}"),
     ("mse_median", "median", "{:.2e}"),
+    ("mse_10", "frame 10", "{:.1e}"),
+    ("transport", "transport, m", "{:.3f}"),
     ("diverged", "diverged", "{:.2f}"),
     ("gap_error", "gap error, mm", "{:.1f}"),
     ("penetration", "penetration, mm", "{:.1f}"),
@@ -19,6 +21,7 @@ COLUMNS = (
     ("momentum_drift", "momentum drift", "{:.1e}"),
     ("angular_momentum_drift", "angular", "{:.1e}"),
     ("kinetic_energy_error", "energy error", "{:.3f}"),
+    ("equivariance_float32", "equivariance, m", "{:.0e}"),
 )
 
 
@@ -67,6 +70,9 @@ def _growth(rows: list[Row]) -> str:
 def simulators_table(about: Row) -> str:
     """A block for each test (mean over seeds, each seed's MSE); costs and learning curves are one table each."""
     rows = about["rows"]
+    if rows and "pace" in rows[0]:
+        lines = [[row["pace"], f"{1e3 * row['cpu_seconds_per_step']:.0f}"] for row in rows]
+        return f"{_markdown(['trained with', 'core ms a step'], lines)}\n\n"
     if rows and "ms_per_scene_frame" in rows[0] and "test" not in rows[0]:
         keys = ("sim", "dim", "device", "bodies", "batch", "points")
         numbers = ("ms_per_scene_frame", "simulated_seconds_per_second", "times_mujoco", "peak_mib")
@@ -87,17 +93,19 @@ def simulators_table(about: Row) -> str:
             lines = []
             for (sim,), members in _groups(block, "sim").items():
                 cells = [_cell(members, key, form) for key, _, form in COLUMNS]
-                seconds = np.mean([row["fit_seconds"] for row in members])
-                lines.append([sim, f"{members[0]['parameters']}", f"{seconds:.0f}", *cells])
+                seconds = np.mean([row["cpu_seconds"] for row in members])
+                steps = np.mean([row["steps"] for row in members])
+                lines.append([sim, f"{members[0]['parameters']}", f"{seconds:.0f}", f"{steps:.0f}", *cells])
             more = f", {times} times the steps" if times > 1 else ""
-            header = ["simulator", "parameters", "training, s", *(label for _, label, _ in COLUMNS)]
-            text += f"**{dim}D, {test}{more}** ({block[0]['scenes']} scenes)\n\n{_markdown(header, lines)}\n\n"
+            header = ["simulator", "parameters", "training, core s", "steps", *(label for _, label, _ in COLUMNS)]
+            scenes = f"{block[0]['scenes']} scenes, {block[0]['rejected']} drawn anew"
+            text += f"**{dim}D, {test}{more}** ({scenes})\n\n{_markdown(header, lines)}\n\n"
     return text
 
 
 def simulators_plot(contents: list[Row]) -> Figure:
     """By dimension: error of each simulator on each test, and validation error over training."""
-    rows = [row for about in contents for row in about["rows"]]
+    rows = [row for about in contents for row in about["rows"] if "pace" not in row]
     dims = sorted({row["dim"] for row in rows})
     figure, axes = plt.subplots(2, len(dims), figsize=(7.5 * len(dims), 8), layout="constrained", squeeze=False)
     for column, dim in enumerate(dims):
@@ -115,7 +123,7 @@ def simulators_plot(contents: list[Row]) -> Figure:
         axis.set(ylabel="rollout MSE, m^2", title=f"{dim}D")
         axis.legend(fontsize=6, ncols=2)
         axis = axes[1, column]
-        seconds = {(row["sim"], row["seed"]): (row["fit_seconds"], row["steps"]) for row in judged}
+        seconds = {(row["sim"], row["seed"]): (row["cpu_seconds"], row["steps"]) for row in judged}
         curves = [row for row in rows if row["dim"] == dim and row.get("times") == 1 and "step" in row]
         names = list(dict.fromkeys(row["sim"] for row in curves))
         for (sim, seed), members in _groups(curves, "sim", "seed").items():
@@ -123,6 +131,6 @@ def simulators_plot(contents: list[Row]) -> Figure:
             if steps:
                 axis.plot([row["step"] * taken / steps for row in members], [row["mse"] for row in members],
                           color=COLORS[names.index(sim) % 20], label=sim if seed == 0 else None)  # fmt: skip
-        axis.set(yscale="log", xlabel="training, s", ylabel="validation rollout MSE, m^2")
+        axis.set(yscale="log", xlabel="training, core s", ylabel="validation rollout MSE, m^2")
         axis.legend(fontsize=6)
     return figure

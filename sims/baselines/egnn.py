@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..dataset import FRAME
-from .particles import JUMP, SPEED, Edges, ParticleModel, Particles
+from .particles import JUMP, KINDS, SPEED, Edges, ParticleModel, Particles
 
 
 def scalar_mlp(inputs: int, width: int, outputs: int) -> nn.Sequential:
@@ -73,14 +73,13 @@ class EGNN(ParticleModel):
 
     def __init__(self, dim: int, width: int = 64, layers: int = 6) -> None:
         super().__init__(dim)
-        self.nodes = scalar_mlp(4, width, width)
+        self.nodes = scalar_mlp(KINDS + 1, width, width)
         self.steps = layers
         self.layers = nn.ModuleList([EquivariantLayer(width) for _ in range(1 if self.shared else layers)])
 
     def acceleration(self, p: Tensor, v: Tensor, past: Tensor, edges: Edges, statics: Particles) -> Tensor:
-        drag = statics.drag[:, None].expand_as(statics.young)
-        pace = v.norm(dim=-1) / SPEED
-        h = self.nodes(torch.stack([statics.young.log(), statics.soft.to(p), drag, pace], dim=-1)).flatten(0, 1)
+        pace = v.norm(dim=-1, keepdim=True) / SPEED
+        h = self.nodes(torch.cat([self.kinds(statics), pace], dim=-1)).flatten(0, 1)
         dt, begun = FRAME / self.steps, v
         soft = statics.soft.unsqueeze(-1)
         gravity = statics.gravity.unsqueeze(1) * dt

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from .particles import JUMP, SPEED, Edges, GraphNetwork, ParticleModel, Particles, mlp
+from .particles import JUMP, KINDS, SPEED, Edges, GraphNetwork, ParticleModel, Particles, mlp
 
 WALLS = {2: 3, 3: 5}  # most walls of a scene
 
@@ -24,7 +24,7 @@ class GNS(ParticleModel):
 
     def __init__(self, dim: int, width: int = 64, layers: int = 6) -> None:
         super().__init__(dim)
-        self.nodes = mlp((self.history + 1) * dim + dim + 3 + 2 * WALLS[dim], width, width)
+        self.nodes = mlp((self.history + 1) * dim + dim + KINDS + 2 * WALLS[dim], width, width)
         self.pairs = mlp(dim + 4, width, width)
         self.layers = nn.ModuleList([GraphNetwork(width, 1) for _ in range(layers)])
         self.out = mlp(width, width, dim, norm=False)
@@ -44,12 +44,10 @@ class GNS(ParticleModel):
 
 
 def node_features(model: ParticleModel, p: Tensor, velocities: list[Tensor], statics: Particles) -> Tensor:
-    """(S, P, F): velocities, gravity, stiffness, what a particle is, and what walls are near."""
+    """(S, P, F): velocities, gravity, what a particle is, and what walls are near."""
     most = WALLS[model.dim]
     gap, approach, _ = model.surroundings(p, velocities[-1], statics)
     near = torch.cat([gap, gap.new_ones(*gap.shape[:2], most - gap.shape[2])], dim=-1)
     coming = torch.cat([approach, gap.new_zeros(*gap.shape[:2], most - gap.shape[2])], dim=-1)
-    scalars = torch.stack([statics.young.log(), statics.soft.to(p)], dim=-1)
-    drag = statics.drag[:, None, None].expand(*p.shape[:2], 1)
     gravity = (statics.gravity * (0.01 / JUMP)).unsqueeze(1).expand_as(p)
-    return torch.cat([*(v / SPEED for v in velocities), gravity, scalars, drag, near, coming], dim=-1)
+    return torch.cat([*(v / SPEED for v in velocities), gravity, model.kinds(statics), near, coming], dim=-1)

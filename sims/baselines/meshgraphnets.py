@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from .gns import WALLS, node_features
-from .particles import SPEED, Edges, GraphNetwork, ParticleModel, Particles, mlp
+from .particles import KINDS, SPEED, Edges, GraphNetwork, ParticleModel, Particles, mlp
 
 
 class MeshGraphNets(ParticleModel):
@@ -20,7 +20,7 @@ class MeshGraphNets(ParticleModel):
 
     def __init__(self, dim: int, width: int = 64, layers: int = 6) -> None:
         super().__init__(dim)
-        self.nodes = mlp(2 * dim + 3 + 2 * WALLS[dim], width, width)
+        self.nodes = mlp(2 * dim + KINDS + 2 * WALLS[dim], width, width)
         self.mesh = mlp(2 * dim + 3, width, width)
         self.world = mlp(2 * dim + 1, width, width)
         self.layers = nn.ModuleList([GraphNetwork(width, 2) for _ in range(layers)])

@@ -2,6 +2,7 @@
 
 Messages go along the edges of the meshes and, found anew each frame, between particles of different bodies that are
 near each other. A subclass says what the acceleration is; v' = e^(-drag dt) (v + a dt) and p' = p + v' dt are common.
+So a velocity is what a position changed by in the frame before, as in GNS; the first one is that of the truth.
 """
 
 from abc import abstractmethod
@@ -17,6 +18,7 @@ from ..eqcollide.encoder import YOUNG
 from ..model import Batch, LearnedModel
 
 SPEED = 0.5  # m/s, unit of velocities
+KINDS = 5  # numbers that say what a particle is
 JUMP = 0.1  # m/s, unit of their change in a frame
 REACH = {2: 0.02, 3: 0.04}  # m, up to which particles of different bodies see each other
 
@@ -29,7 +31,8 @@ class Particles(Batch):
     soft: Tensor  # (S, P), bool: neither padding nor of a pusher
     present: Tensor  # (S, P), bool
     body: Tensor  # (S, P)
-    mass: Tensor  # (S, P), kg; 0 of pushers
+    mass: Tensor  # (S, P), over the mean of the particle's body; 1 of pushers
+    surface: Tensor  # (S, P), bool: on the surface of a soft body
     young: Tensor  # (S, P), in units of YOUNG; 1 of pushers
     gravity: Tensor  # (S, dim)
     drag: Tensor  # (S,)
@@ -62,6 +65,9 @@ class ParticleModel(LearnedModel):
         super().__init__(dim)
         self.reach = REACH[dim]
 
+    def speeds(self, trajectory: Trajectory) -> np.ndarray:
+        return np.concatenate([trajectory.velocities[:1], np.diff(trajectory.positions, axis=0) / FRAME])
+
     @abstractmethod
     def acceleration(self, p: Tensor, v: Tensor, past: Tensor, edges: Edges, statics: Particles) -> Tensor:
         """In units of JUMP a frame, (S, P, dim)."""
@@ -72,19 +78,23 @@ class ParticleModel(LearnedModel):
         walls = max(len(trajectory.walls) for trajectory in trajectories)
         rest, soft = np.zeros((scenes, most, dim)), np.zeros((scenes, most), bool)
         present, body, young = soft.copy(), np.zeros((scenes, most), int), np.ones((scenes, most))
-        mass = np.zeros((scenes, most))
+        mass, surface = np.ones((scenes, most)), soft.copy()
         wall, wall_present = np.zeros((scenes, walls, dim + 1)), np.zeros((scenes, walls), bool)
         edges = []
         for scene, own in enumerate(trajectories):
             count = len(own.body)
             rest[scene, :count], soft[scene, :count], present[scene, :count] = own.rest, ~own.kinematic, True
-            body[scene, :count], mass[scene, :count] = own.body, own.mass
+            body[scene, :count] = own.body
+            means = np.bincount(own.body, own.mass) / np.bincount(own.body)
+            mass[scene, :count][~own.kinematic] = (own.mass / means[own.body])[~own.kinematic]
+            surface[scene, np.unique(own.surface)] = True
             young[scene, :count][~own.kinematic] = own.young[own.body[~own.kinematic]] / YOUNG
             wall[scene, : len(own.walls)], wall_present[scene, : len(own.walls)] = own.walls, True
             corners = [own.elements[:, [i, j]] for i in range(dim + 1) for j in range(dim + 1) if i != j]
             edges.append(np.unique(np.concatenate(corners), axis=0) + scene * most)
         out = {
             "rest": rest, "soft": soft, "present": present, "body": body, "mass": mass, "young": young,
+            "surface": surface,
             "gravity": np.stack([own.gravity for own in trajectories]).astype(float),
             "drag": np.array([float(own.drag) for own in trajectories]),
             "walls": wall, "wall_present": wall_present,
@@ -119,6 +129,12 @@ class ParticleModel(LearnedModel):
         between = torch.zeros(len(sender), dtype=torch.bool, device=p.device)
         between[len(length) :] = True
         return Edges(sender, receiver, between, torch.cat([length, p.new_zeros(len(one))]).unsqueeze(-1))
+
+    def kinds(self, statics: Particles) -> Tensor:
+        """What a particle is: stiffness, mass, whether soft, whether on a surface, drag around it, (S, P, KINDS)."""
+        flags = [flag.to(statics.young) for flag in (statics.soft, statics.surface)]
+        drag = statics.drag[:, None].expand_as(statics.young)
+        return torch.stack([statics.young.log(), statics.mass.log(), *flags, drag], dim=-1)
 
     def contact_edges(self, p: Tensor, statics: Particles, place: Tensor) -> Tensor:
         edges = self.edges(p, statics)

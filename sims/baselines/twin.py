@@ -1,57 +1,39 @@
 """The model less a part of it: without equivariance, and with equations of first order."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..dataset import FRAME
-from ..eqcollide.dynamics import LENGTH, PRESSURE, STIFFNESS, Dynamics, Prepared, mlp, window
+from ..eqcollide.dynamics import Dynamics, Prepared, mlp
 from ..eqcollide.encoder import Statics
 from ..eqcollide.model import EqCollide
 
 
 class TwinDynamics(Dynamics):
-    """Networks see coordinates and answer with force vectors, where `Dynamics` has invariants and directions.
-
-    Control points, surfaces, the momentum of pairs and the integration are the same.
-    """
+    """The networks are shown vectors, by their coordinates, beside the invariants: the same springs and pressures, but
+    they can differ from one direction of space to another."""
 
     def __init__(self, dim: int, width: int, context: int, *rest: Any) -> None:
         super().__init__(dim, width, context, *rest)
-        self.spring = mlp(2 * dim + 4 + 2 * context, width, dim)
-        self.touch = mlp(3 * dim + 1, 32, dim)
-        self.bounce = mlp(3 * dim + 1, 32, dim)
+        self.spring = mlp(4 + 2 * context + 2 * dim, width, 2)
+        self.touch = mlp(5 + 3 * dim, 32, 1)
+        self.bounce = mlp(3 + 3 * dim, 32, 1)
         with torch.no_grad():
             for network in (self.spring, self.touch, self.bounce):
                 list(network.parameters())[-2].mul_(0.1)
-                list(network.parameters())[-1].zero_()
 
-    def elastic(self, p: Tensor, v: Tensor, prepared: Prepared) -> Tensor:
-        offset, rate = p.unsqueeze(-2) - p.unsqueeze(-3), v.unsqueeze(-2) - v.unsqueeze(-3)
-        distance = (offset.square().sum(-1, keepdim=True) + 1e-18).sqrt()
-        length = prepared.length.unsqueeze(-1)
-        strain = 5 * (distance - length) / length
-        raw = self.spring(torch.cat([offset / LENGTH, rate, strain, length / LENGTH, prepared.features], dim=-1))
-        raw = raw - raw.transpose(-2, -3)  # action and reaction
-        return (prepared.scale.unsqueeze(-1) * STIFFNESS * 0.01 * raw).sum(-2)
-
-    def pressure(self, d: Tensor, du: Tensor, opposed: Tensor) -> Tensor:
-        distance = (d.square().sum(-1, keepdim=True) + 1e-18).sqrt() / self.radius
-        seen = torch.cat([d / self.radius, du, opposed], dim=-1)
-        raw = self.touch(torch.cat([seen, distance], dim=-1)) - self.touch(torch.cat([-seen, distance], dim=-1))
-        return PRESSURE * raw * window(distance)
-
-    def wall_force(self, gap: Tensor, u: Tensor, normal: Tensor, n: Tensor, weight: Tensor) -> Tensor:
-        shape = (*gap.shape, self.dim)
-        own = [vectors.unsqueeze(2).expand(shape) for vectors in (u, normal)]
-        raw = self.bounce(torch.cat([*own, n.unsqueeze(1).expand(shape), gap.unsqueeze(-1) / self.radius], dim=-1))
-        return (weight.unsqueeze(-1) * PRESSURE * raw).sum(2)
+    def ask(self, network: nn.Module, seen: Tensor, vectors: Sequence[Tensor], symmetric: bool = True) -> Tensor:
+        around = torch.cat(list(vectors), dim=-1)
+        answer = network(torch.cat([seen, around], dim=-1))
+        return 0.5 * (answer + network(torch.cat([seen, -around], dim=-1))) if symmetric else answer
 
 
 class FirstOrderDynamics(Dynamics):
-    """dp/dt is a function of where the bodies are and of how fast they were at the beginning; gravity and drag have
-    nothing to add up in, so it is for free space."""
+    """dp/dt is a function of where the bodies are and of how fast they were at the beginning: a body that bounces goes
+    on as before once nothing touches it. Gravity and drag have nothing to add up in, so it is for free space."""
 
     def __init__(self, *words: Any) -> None:
         super().__init__(*words)

@@ -22,6 +22,7 @@ dp/dt = v, dv/dt = a - drag v.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -118,13 +119,23 @@ class Dynamics(nn.Module):
         mass = 2 * one * two / (one + two) * (scenes.young * scenes.present)[..., None, None]
         return Prepared(length.masked_fill(itself, 1.0).clamp_min(1e-3), features, mass.masked_fill(itself, 0.0))
 
+    def ask(self, network: nn.Module, seen: Tensor, vectors: Sequence[Tensor], symmetric: bool = True) -> Tensor:
+        """What a network answers to invariants (..., F). It is not shown the vectors that they were made of.
+
+        Args:
+            vectors: each (..., dim).
+            symmetric: exchanging the two that meet changes the signs of the vectors, and must not change the answer.
+        """
+        return network(seen)
+
     def elastic(self, p: Tensor, v: Tensor, prepared: Prepared) -> Tensor:
         """Forces (S, O, K, dim) of the springs."""
         along, distance = unit(p.unsqueeze(-2) - p.unsqueeze(-3))
         rate = ((v.unsqueeze(-2) - v.unsqueeze(-3)) * along).sum(-1)
         stretch = distance.squeeze(-1) - prepared.length
         changing = torch.stack([5 * stretch / prepared.length, rate], dim=-1)
-        raw = nn.functional.softplus(self.spring(torch.cat([changing, prepared.features], dim=-1)))
+        seen = torch.cat([changing, prepared.features], dim=-1)
+        raw = nn.functional.softplus(self.ask(self.spring, seen, (along, v.unsqueeze(-2) - v.unsqueeze(-3))))
         force = prepared.scale * (STIFFNESS * raw[..., 0] * stretch + DAMPING * raw[..., 1] * rate)
         return -(force.unsqueeze(-1) * along).sum(-2)
 
@@ -153,13 +164,16 @@ class Dynamics(nn.Module):
         gap = (d * n).sum(-1, keepdim=True)
         closing = (du * n).sum(-1, keepdim=True)
         near = [gap / self.radius, distance / self.radius, closing, unit(du)[1], opposition]
-        raw = nn.functional.softplus(self.touch(torch.cat(near, dim=-1)))
+        raw = nn.functional.softplus(self.ask(self.touch, torch.cat(near, dim=-1), (d / self.radius, du, opposed)))
         return PRESSURE * raw * window(distance / self.radius) * n
 
     def wall_force(self, gap: Tensor, u: Tensor, normal: Tensor, n: Tensor, weight: Tensor) -> Tensor:
         """Forces (S, samples, dim) of walls with normals n (S, W, dim); gap, weight: (S, samples, W)."""
         inner = [vectors @ n.transpose(1, 2) for vectors in (u, normal)]
-        raw = nn.functional.softplus(self.bounce(torch.stack([gap / self.radius, *inner], dim=-1)).squeeze(-1))
+        shape = (*gap.shape, self.dim)
+        around = [part.unsqueeze(2).expand(shape) for part in (u, normal)] + [n.unsqueeze(1).expand(shape)]
+        seen = torch.stack([gap / self.radius, *inner], dim=-1)
+        raw = nn.functional.softplus(self.ask(self.bounce, seen, around, symmetric=False).squeeze(-1))
         return (weight * PRESSURE * raw) @ n
 
     @torch.no_grad()
