@@ -11,7 +11,9 @@ def main(config: CollectConfig) -> None:
     from rich.console import Console
 
     from trace_il.pipeline import collect_missing
+    from trace_il.validate import validate_collection
 
+    validate_collection(config)
     console = Console()
     console.print(f"dataset: {collect_missing(config, console)}")
 

@@ -1,7 +1,8 @@
 """Score a policy in closed loop: python evaluate.py run=runs/NAME [episodes=50] [env=...] [env.KEY=...] [videos=2]
 
 `policy=policy.ts` scores an exported file instead. `cleared=true` clears the memory at each tick.
-Prints a table and writes evaluation.json (and videos) into `out`, by default beside the policy.
+Prints a table and writes evaluation.json (and videos) into `out`, by default beside the policy; the names tell what
+was changed.
 """
 
 import json
@@ -12,6 +13,7 @@ from pathlib import Path
 from trace_il.cli import guarded
 from trace_il.errors import UserError
 from trace_il.options import override_env, parse, read_run
+from trace_il.parallel import connect
 
 
 @dataclass
@@ -35,13 +37,18 @@ def main() -> None:
         raise UserError("give either run=runs/NAME or policy=FILE.ts")
     if options.episodes < 1:
         raise UserError(f"episodes={options.episodes} must be at least 1")
+    if options.seed < 0:
+        raise UserError(f"seed={options.seed} must not be negative")
     if options.workers < 0 or not 0 <= options.videos <= options.episodes:
         raise UserError(f"workers={options.workers} must be >= 0 and videos={options.videos} in 0..episodes")
+    if options.ray_address is not None:
+        connect(options.ray_address)
     from rich.console import Console
     from rich.progress import track
 
-    from trace_il.env_config import ENVS, env_options
+    from trace_il.env_config import env_of, env_options
     from trace_il.environment import make_env
+    from trace_il.files import atomic_write
     from trace_il.pictures import save_video
     from trace_il.rollout import RolloutSpec, check_compatible, evaluate, load_controller, policy_spec, rollout
     from trace_il.scores import provenance, score, score_table
@@ -54,9 +61,12 @@ def main() -> None:
         policy, folder = str(options.policy), Path(str(options.policy)).parent
         controller = load_controller(policy, options.cleared)
         about = policy_spec(controller)
-        stored = next((c for c in ENVS.values() if c().id == about["env_id"]), ENVS["gym"])
-        env = override_env(stored(**about["env_options"]), options.env, env_words)
+        env = override_env(env_of(about["env_id"], about["env_options"]), options.env, env_words)
     out = Path(options.out) if options.out else folder
+    # Scores under other conditions stand beside the usual ones.
+    others = [f"env={options.env}"] if options.env else []
+    label = "_".join(["evaluation", *(["cleared"] if options.cleared else []), *others, *env_words])
+    label = "".join(c if c.isalnum() or c in "._-" else "_" for c in label)
     probe = make_env(env.id, env_options(env))
     check_compatible(controller, probe, policy)
     console = Console()
@@ -69,7 +79,7 @@ def main() -> None:
     console.print(score_table({name: result}, policy))
     for seed in seeds[: options.videos]:
         shown = rollout(controller, probe, seed, record=True)
-        save_video(out / f"videos/seed_{seed}.mp4", shown, policy_spec(controller))
+        save_video(out / f"videos{label.removeprefix('evaluation')}/seed_{seed}.mp4", shown, policy_spec(controller))
     rows = [
         {
             "seed": r.seed,
@@ -82,8 +92,11 @@ def main() -> None:
         for r in rollouts
     ]
     out.mkdir(parents=True, exist_ok=True)
-    file = out / ("evaluation_cleared.json" if options.cleared else "evaluation.json")
-    file.write_text(json.dumps({**provenance(list(seeds)), "score": result, "rows": rows}, indent=2))
+    file = out / f"{label}.json"
+    about = {"policy": policy, "env_id": env.id, "env_options": env_options(env), "cleared": options.cleared}
+    atomic_write(
+        file, json.dumps({**provenance(list(seeds)), **about, "score": result, "rows": rows}, indent=2).encode()
+    )
     console.print(f"written to {file}")
 
 

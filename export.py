@@ -35,6 +35,8 @@ def main() -> None:
         count = export_records(*read_view_run(options.run), options.iteration, Path(options.out))
         print(f"{options.out}: {count} examples")
         return
+    if options.out is not None or options.iteration:
+        raise UserError(f"out= and iteration= are for view planners; {options.run} is a policy, written beside its run")
     config, folder = read_run(options.run)
     from trace_il.export import export_run
 

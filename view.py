@@ -83,12 +83,18 @@ def main() -> None:
         return
     save, port = _take(arguments, "--save"), _take(arguments, "--port")
     web = "--web" in arguments
-    if port is not None and not port.isdigit():
-        raise UserError(f"--port {port} must be a number")
+    if port is not None and not (port.isdigit() and int(port) < 65536):
+        raise UserError(f"--port {port} must be a number below 65536")
+    if save is not None and (save.startswith("--") or Path(save).is_dir()):
+        raise UserError(f"--save {save} must be the name of a file")
     comparison = "compare" in arguments
     runs = [word.removeprefix("run=") for word in arguments if word.startswith("run=")]
     rest = [w for w in arguments if not w.startswith("run=") and w not in ("--web", "compare", "play")]
     options = parse(ViewOptions, rest)
+    if options.seed < 0:
+        raise UserError(f"seed={options.seed} must not be negative")
+    if options.file is not None and (save is not None or runs):
+        raise UserError("file=... shows a recording that is there; leave out --save and run=...")
     if "play" in arguments:
         play(options, web, port)
         return
@@ -115,6 +121,8 @@ def main() -> None:
                     other = show_simulator if run_kind(run) == "simulator" else show_views
                     other(run, options, comparison, path)
                     break
+                if options.split != "train":
+                    raise UserError(f"split={options.split} is for view planners, {run} is a policy")
                 config, run_folder = read_run(run)
                 if options.intervention is not None:
                     rollouts = record_intervention(config, run_folder, options.seed, options.intervention, options.cue)

@@ -43,4 +43,6 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with data/ and runs/small, made by `python train.py` in its smallest form."""
     folder = tmp_path_factory.mktemp("workplace")
     program("train.py", *SMALL, "name=small", cwd=folder)
+    (folder / "demonstrations").symlink_to(next((folder / "data").glob("corridor-*")))
+    (folder / "config.yaml").write_text("")  # where a folder might be expected
     return folder

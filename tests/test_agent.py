@@ -77,17 +77,19 @@ def test_online_equals_scan_through_the_whole_policy(memory, policy, address):
 @torch.inference_mode()
 def test_exported_equals_eager_also_after_observe(memory, policy, address):
     agent = make_agent(memory, policy, ADDRESSES[address])
-    eager, exported = Controller(agent), script_controller(agent)
+    eager, exported, always = Controller(agent), script_controller(agent), Controller(agent)
     for seed in (0, 1):
         images, states = episode(1, seed)
-        eager.reset(1)
-        exported.reset(1)
+        for controller in (eager, exported, always):
+            controller.reset(1)
         for t in range(STEPS):
             for controller in (eager, exported):
                 controller.observe(images[:, t], states[:, t])
-            if t in (4, 5, 9):  # only watched, not acted
+            expected = always.step(images[:, t], states[:, t])
+            if t in (0, 4, 5, 9):  # only watched, not acted, of which 0 and 9 are ticks
                 continue
             torch.testing.assert_close(exported.act(), eager.act(), atol=1e-5, rtol=0)
+            torch.testing.assert_close(eager.act(), expected)
 
 
 @torch.inference_mode()

@@ -153,7 +153,9 @@ def test_video_codec(tmp_path):
     _, frames = make_episode(20)
     path = tmp_path / "v.mp4"
     path.write_bytes(encode_video(frames, 10))
-    assert decode_video(path, 5, 3).shape == (3, 32, 32, 3)
+    whole = decode_video(path)
+    for start in (0, 5, 10, 13):  # with a key frame each ten frames
+        assert np.array_equal(decode_video(path, start, 3), whole[start : start + 3])
     with pytest.raises(ValueError, match="even height"):
         encode_video(frames[:, :31], 10)
     with pytest.raises(ValueError, match="expected 30"):
@@ -252,6 +254,14 @@ def test_templates_tell_what_chunks_act_for_at_every_branch(tmp_path):
     assert batch.cue.tolist() == [0, 1, 2, 3] and templates.correct(chunks, batch) == (4, 4)
     for other in ([2, 3, 0, 1], [1, 0, 3, 2]):  # the first lamp is mistaken, or the second
         assert templates.correct(chunks[other], batch) == (0, 4)
+
+
+def test_scenes_are_held_out_whole(tmp_path):
+    list(collect(tmp_path / "d", CollectSpec("Corridor-v0", {"delay": 15, "cue_values": 4}), 10, workers=1))
+    data = EpisodeDataModule(tmp_path / "d", 2, 20, holdout=0.1, together=4)
+    assert data.train_numbers == list(range(8)) and data.held_out_numbers == [8, 9]
+    data = EpisodeDataModule(tmp_path / "d", 2, 20, holdout=0.3, together=4)
+    assert data.train_numbers == list(range(4)) and data.held_out_numbers == [4, 5, 6, 7, 8, 9]
 
 
 def test_demonstrations_of_an_older_version_of_a_task_are_not_used_again(monkeypatch):

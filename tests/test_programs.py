@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -194,30 +195,49 @@ def test_an_environment_of_ones_own_collects_with_its_expert_and_says_when_there
         (workplace / f"{name}.py").write_text(OWN.format(expert=expert))
     env = {**os.environ, "PYTHONPATH": str(workplace)}
 
-    def run(module: str) -> subprocess.CompletedProcess:
+    def run(module: str, *more: str) -> subprocess.CompletedProcess:
         words = [sys.executable, str(ROOT / "train.py"), "env=gym", f"env.id={module}:Reach-v0", f"name={module}"]
-        return subprocess.run([*words, *arguments], cwd=workplace, env=env, capture_output=True, text=True, timeout=300)
+        words += [*arguments, *more]
+        return subprocess.run(words, cwd=workplace, env=env, capture_output=True, text=True, timeout=300)
 
     bare = run("bare_module")
     assert bare.returncode == 2 and "has no expert (make_expert); give data.root" in bare.stderr
     own = run("reach_module")
     assert own.returncode == 0, own.stdout + own.stderr
     assert json.loads((workplace / "runs/reach_module/summary.json").read_text())["scores"]["trained"]["episodes"] == 3
+    # The same demonstrations as if recorded elsewhere, with names that the environment does not know.
+    recorded = workplace / "recorded_reach"
+    shutil.copytree(next((workplace / "data").glob("reach-*")), recorded)
+    (recorded / "meta/trace_il.json").unlink()
+    info = json.loads((recorded / "meta/info.json").read_text())
+    info["features"]["action"]["names"] = info["features"]["observation.state"]["names"] = ["elbow"]
+    (recorded / "meta/info.json").write_text(json.dumps(info))
+    first = run("bare_module", f"data.root={recorded}", "agent.relative=[elbow]")
+    assert first.returncode == 0, first.stdout + first.stderr
+    start = "trainer.init=runs/bare_module/checkpoints/last.ckpt"
+    second = run("bare_module", f"data.root={recorded}", "agent.relative=[elbow]", "name=second", start)
+    assert second.returncode == 0, second.stdout + second.stderr
 
 
 def test_any_environment_with_a_recorded_dataset(workplace):
     """env=gym: nothing of ours is known of the environment but its Gymnasium id."""
-    data = next((workplace / "data").glob("corridor-*"))
-    arguments = [
-        "env=gym",
-        "env.id=envs:Corridor-v0",
-        "+env.options.delay=20",
-        f"data.root={data}",
-        "policy.chunk=20",
-    ]
-    program("train.py", *arguments, *[a for a in SMALL if not a.startswith("env")], "wandb=off", cwd=workplace)
+    data = workplace / "recorded"
+    shutil.copytree(next((workplace / "data").glob("corridor-*")), data)
+    (data / "meta/trace_il.json").unlink()  # as somebody else's
+    info = json.loads((data / "meta/info.json").read_text())
+    arguments = ["env=gym", "env.id=envs:Corridor-v0", "+env.options.delay=20", f"data.root={data}", "policy.chunk=20"]
+    arguments += [*[a for a in SMALL if not a.startswith("env")], "wandb=off"]
+    taken = program("train.py", *arguments, "data.episodes=6", cwd=workplace)
+    assert "2 of 8 episodes are not used" in taken.stdout.replace("\n", " ")
     summary = json.loads((workplace / "runs/corridor-trace-0/summary.json").read_text())
-    assert summary["scores"]["trained"]["episodes"] == 3
+    assert summary["scores"]["trained"]["episodes"] == 3 and summary["training"]["train_episodes"] == 5
+    program("evaluate.py", "policy=runs/corridor-trace-0/policy.ts", "episodes=2", cwd=workplace)
+    (data / "meta/info.json").write_text(json.dumps(info | {"fps": 50}))
+    refused = program("train.py", *arguments, "name=faster", cwd=workplace, check=False)
+    assert refused.returncode == 2 and "recorded at 50 Hz" in refused.stderr
+    (data / "meta/info.json").write_text(json.dumps(info))  # nothing was trained yet: other settings may take the name
+    more = ["trainer.learning_rate=1e-4", "evaluation.episodes=0", "evaluation.recording=false"]
+    program("train.py", *arguments, *more, "evaluation.export=false", "name=faster", cwd=workplace)
 
 
 def test_two_processes_train_together(workplace):
@@ -243,6 +263,25 @@ def test_sweep_compares_memories(workplace):
     assert "comparison" in out.stdout and "corridor-none-0" in out.stdout and "corridor-retrieval-0" in out.stdout
     header = (workplace / "runs/corridor-retrieval-0/metrics.csv").read_text().splitlines()[0]
     assert {"closed_loop/progress", "val/action_error", "val/imitation"} <= set(header.split(","))
+
+
+def test_runs_of_a_sweep_have_names_of_their_own(workplace):
+    swept = program("train.py", "-m", "trainer.learning_rate=1e-3,1e-4", *SMALL, cwd=workplace, check=False)
+    assert swept.returncode == 2 and "name='NAME-${trainer.learning_rate}'" in swept.stderr and not swept.stdout
+
+
+def test_scores_under_other_conditions_stand_beside_the_usual_ones(workplace):
+    for words in ([], ["env.delay=30"], ["cleared=true"]):
+        program("evaluate.py", "run=runs/small", "episodes=2", "workers=1", "out=scores", *words, cwd=workplace)
+    names = {path.name for path in (workplace / "scores").glob("*.json")}
+    assert names == {"evaluation.json", "evaluation_env.delay_30.json", "evaluation_cleared.json"}
+    assert json.loads((workplace / "scores/evaluation_env.delay_30.json").read_text())["env_options"]["delay"] == 30
+
+
+def test_a_diverged_training_ends_with_the_reason(workplace):
+    words = [*SMALL, "name=wild", "trainer.learning_rate=1e9", "trainer.gradient_clip=0", "wandb=off"]
+    out = program("train.py", *words, cwd=workplace, check=False)
+    assert out.returncode == 2 and "training has diverged" in out.stderr
 
 
 def test_training_can_begin_with_the_weights_of_another_run(workplace):
@@ -304,6 +343,23 @@ BAD = {
     "impossible cue": (["view.py", "run=runs/small", "cue=7", "--save", "x.rrd"], "cue must be in 0..1, got 7"),
     "no GPU": (["train.py", "trainer.accelerator=gpu"], "torch sees no GPU"),
     "other configuration": (["train.py", *SMALL, "name=small", "seed=3"], "seed=0, not 3"),
+    "demonstrations of something else": (
+        ["train.py", *SMALL, "name=n", "env.delay=30", "data.root=demonstrations"],
+        "data.root=demonstrations was collected with env_options.delay=20, not 30",
+    ),
+    "another seed": (
+        ["collect.py", "env=corridor", "env.delay=20", "data.seed=3", "data.episodes=8", "data.root=demonstrations"],
+        "was collected with seed=0, not 3",
+    ),
+    "negative seed": (["train.py", "seed=-1"], "seed=-1 must not be negative"),
+    "negative evaluation seed": (["train.py", "evaluation.seed=-1"], "evaluation.seed=-1"),
+    "no cluster": (
+        ["train.py", "parallel.ray_address=127.0.0.1:1"],
+        "no Ray cluster at parallel.ray_address=127.0.0.1:1",
+    ),
+    "no demonstrations": (["collect.py", "data.episodes=0"], "data.episodes=0 must be at least 1"),
+    "not a file": (["view.py", "run=runs/small", "--save", "runs"], "must be the name of a file"),
+    "no folder": (["train.py", "env=corridor", "runs=config.yaml/x"], "Not a directory"),
     "no run": (["evaluate.py", "run=runs/nobody"], "config.yaml is missing"),
     "no policy": (["evaluate.py"], "run=runs/NAME or policy="),
     "no word": (["evaluate.py", "runs/small"], "options are key=value"),

@@ -264,7 +264,8 @@ class Controller(nn.Module):
         self.xi_at_tick = self.xi
         self.previous = reference.new_zeros([batch, self.state_dim])
         self.steps = 0  # control steps observed in this episode
-        self.plan_age = -1  # steps since the chunk was planned; -1: no plan for this tick yet
+        self.plan_age = 0  # steps since the tick, and so into its chunk
+        self.planned = False  # whether the chunk is that of the last tick
         self.chunk = reference.new_zeros([batch, 1, 1])
         self.features = reference.new_zeros([batch, self.tokens, self.token_width])
         self.state_at_tick = self.previous
@@ -311,17 +312,17 @@ class Controller(nn.Module):
                 images, path, self.xi, self.xi_at_tick, self.slots
             )
             self.xi_at_tick, self.state_at_tick = self.xi, state
-            self.plan_age = -1
+            self.plan_age, self.planned = 0, False
         self.steps += 1
 
     @torch.jit.export
     def act(self) -> Tensor:
-        """Action (B, A) for the step observed last. Plans a chunk once a tick, else executes it."""
+        """Action (B, A) for the step observed last. Plans the chunk of a tick when it is first asked for."""
         if self.steps == 0:
             raise ValueError("act() needs an observation: call observe() or step() first")
-        if self.plan_age < 0:
+        if not self.planned:
             self.chunk = self.agent.plan(self.features, self.readout, self.state_at_tick)
-            self.plan_age = 0
+            self.planned = True
         return self.chunk[:, self.plan_age]
 
     @torch.jit.export

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import hydra
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
@@ -40,16 +42,20 @@ def one_line(error: BaseException) -> str:
     return "; ".join(lines)
 
 
-def guarded(call: Callable[[], Any]) -> Any:
+def guarded(call: Callable[[], Any], resumable: bool = False, debug: bool = False) -> Any:
     """Run a program; errors of the user end it with one line on stderr and status 2.
 
-    With debug=true on the command line or TRACE_IL_DEBUG=1 the stack trace is shown instead.
+    Args:
+        resumable: the same command, interrupted, goes on.
+        debug: show the stack trace instead, as TRACE_IL_DEBUG=1 does.
     """
-    debug = os.environ.get("TRACE_IL_DEBUG") == "1" or "debug=true" in sys.argv
+    debug = debug or os.environ.get("TRACE_IL_DEBUG") == "1"
     try:
         return call()
     except KeyboardInterrupt:
-        print("interrupted; the same command continues from the last checkpoint or episode", file=sys.stderr)
+        without = " without overwrite=true" if "overwrite=true" in (word.lower() for word in sys.argv) else ""
+        again = f"; the same command{without} continues from the last checkpoint or episode" if resumable else ""
+        print(f"interrupted{again}", file=sys.stderr)
         raise SystemExit(130) from None
     except (
         UserError,
@@ -58,6 +64,8 @@ def guarded(call: Callable[[], Any]) -> Any:
         HydraException,
         OmegaConfBaseException,
         yaml.YAMLError,
+        gymnasium.error.Error,
+        OSError,
     ) as error:
         if debug:
             raise
@@ -73,10 +81,10 @@ def run_program(task: Callable[[Any], Any], config_name: str) -> None:
 
     @hydra.main(version_base=None, config_path=str(configs), config_name=config_name)
     def main(config: DictConfig) -> Any:
-        return guarded(lambda: task(checked(config)))
+        return guarded(lambda: task(checked(config)), resumable=True, debug=bool(config.get("debug")))
 
     register()
-    guarded(main)
+    guarded(main, resumable=True)
 
 
 def checked(config: DictConfig) -> Any:
@@ -108,9 +116,14 @@ def _refuse_extra(node: Any, path: str) -> None:
             _refuse_extra(node[key], f"{path}{key!s}.")
 
 
-def run_name(env: Any, memory: str, seed: int) -> str:
-    """Default name of a run: environment, task, memory, seed."""
-    return f"{env_label(str(env.id), env.get('task'))}-{memory}-{seed}"
+# Keys that the names of runs tell apart.
+NAMING = {"env", "env.id", "env.task", "env.dim", "env.world", "memory", "policy", "sim", "view", "seed"}
+
+
+def run_name(env: Any, policy: str, memory: str, seed: int) -> str:
+    """Default name of a run: environment, task, policy if it is not ACT, memory, seed."""
+    own = "" if policy == "act" else f"-{policy}"
+    return f"{env_label(str(env.id), env.get('task'))}{own}-{memory}-{seed}"
 
 
 def simulator_name(env: Any, sim: str, seed: int) -> str:
@@ -135,6 +148,17 @@ class CompareRuns(Callback):
     def __init__(self) -> None:
         self.summaries: list[tuple[str, dict[str, Any]]] = []
 
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Refuse runs that would all have one name, before the first of them begins."""
+        words = [word for word in config.hydra.overrides.task if "=" in word]
+        keys = [override.key_or_group for override in OverridesParser.create().parse_overrides(words)]
+        swept = [o.key_or_group for o in OverridesParser.create().parse_overrides(words) if o.is_sweep_override()]
+        unnamed = [key for key in swept if key not in NAMING]
+        if unnamed and "name" not in keys:
+            raise UserError(
+                f"the runs of a sweep over {unnamed[0]} would share one name; add name='NAME-${{{unnamed[0]}}}'"
+            )
+
     def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
         if isinstance(job_return._return_value, str) and Path(job_return._return_value).exists():
             path = Path(job_return._return_value)
@@ -146,7 +170,9 @@ class CompareRuns(Callback):
         from .scores import score_table, simulator_table, view_table
 
         if len(self.summaries) > 1:
-            rows = {name: summary["scores"]["trained"] for name, summary in self.summaries}
+            rows = {name: summary["scores"]["trained"] for name, summary in self.summaries if summary["scores"]}
+            if not rows:
+                return
             table = simulator_table if "sim" in config else view_table if "view" in config else score_table
             Console().print(table(rows, "comparison"))
 

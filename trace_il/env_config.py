@@ -79,6 +79,21 @@ ENVS = {
 }
 
 
+def env_of(env_id: str, options: dict[str, Any]) -> EnvConfig:
+    """The configuration of an environment that an exported policy names, with its options.
+
+    Raises:
+        UserError: options that this version does not know.
+    """
+    known = [schema for schema in ENVS.values() if schema is not GymConfig and schema().id == env_id]
+    try:
+        return known[0](**options) if known else GymConfig(id=env_id, options=options)
+    except TypeError as error:
+        raise UserError(
+            f"the policy's environment {env_id!r} is of another version: {error}; export it again"
+        ) from error
+
+
 def env_label(env_id: str, task: str | None) -> str:
     """Short name of an environment for runs and datasets: "DelayedEvidence-v0", "book" -> "delayed_evidence-book"."""
     name = env_id.split(":")[-1].split("/")[-1].split("-v")[0]

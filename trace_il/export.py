@@ -22,9 +22,9 @@ import torch
 from .agent import Agent, Controller
 from .config import TrainConfig
 from .env_config import env_options
-from .environment import make_env, stack_cameras
+from .environment import make_env
 from .errors import UserError
-from .rollout import check_compatible, load_controller, policy_spec
+from .rollout import check_compatible, load_controller, rollout
 
 TOLERANCE = 1e-5  # largest allowed difference between exported and eager policy on the CPU
 WARM_UP = 20  # steps before latency is measured; the first calls compile
@@ -72,6 +72,8 @@ def metadata(agent: Agent, config: TrainConfig, units: dict[str, list[str]]) -> 
             "steps",
             "chunk",
             "plan_age",
+            "planned",
+            "state_at_tick",
             "features",
             "readout",
         ],
@@ -83,22 +85,8 @@ def metadata(agent: Agent, config: TrainConfig, units: dict[str, list[str]]) -> 
 
 def record_inputs(controller: Controller, env: Any, seeds: list[int]) -> list[Frames]:
     """Camera frames and states of closed-loop rollouts, (C, H, W, 3) and (D,) a control step."""
-    cameras = tuple(policy_spec(controller)["cameras"])
-    episodes: list[Frames] = []
-    for seed in seeds:
-        observation, _ = env.reset(seed=seed)
-        controller.reset(1)
-        frames: Frames = []
-        done = False
-        while not done:
-            images, state = stack_cameras(observation, cameras), observation["agent_pos"].astype(np.float32)
-            frames.append((images, state))
-            with torch.inference_mode():
-                action = controller.step(torch.from_numpy(images)[None], torch.from_numpy(state)[None])
-            observation, _, terminated, truncated, _ = env.step(action[0].numpy())
-            done = terminated or truncated
-        episodes.append(frames)
-    return episodes
+    recordings = [rollout(controller, env, seed, record=True).recording for seed in seeds]
+    return [list(zip(own.images, own.states, strict=True)) for own in recordings if own is not None]
 
 
 @torch.inference_mode()

@@ -11,6 +11,7 @@ from .build import fill_bank
 from .config import TrainerConfig
 from .data.datamodule import EpisodeDataModule
 from .data.episodes import EpisodeBatch
+from .errors import UserError
 from .memory.base import Readout
 from .memory.recall import RecallHead
 from .memory.teacher import AttentionTeacher
@@ -189,6 +190,11 @@ class ImitationModule(pl.LightningModule):
         target = self.agent.targets(batch.actions, batch.states[:, :: self.agent.tick_every])
         distance = (chunks - target).abs().mean(-1)
         error = weighted_mean(distance, (~batch.is_pad).to(distance.dtype))
+        if not bool(torch.isfinite(error)):
+            raise UserError(
+                f"training has diverged: the error after step {self.global_step} is not finite; lower "
+                f"trainer.learning_rate={self.settings.learning_rate} or trainer.gradient_clip"
+            )
         self.log("val/action_error", error, prog_bar=True, batch_size=size, sync_dist=True)
         self.log_dict({f"val/{name}": value for name, value in losses.items()}, batch_size=size, sync_dist=True)
         if self.templates.usable:

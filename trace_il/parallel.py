@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -20,6 +21,26 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)  # one process a core: more threads would fight for the same cores
+
+
+def connect(ray_address: str) -> None:
+    """Join a Ray cluster, once.
+
+    Raises:
+        UserError: Ray is not installed, or no cluster is there.
+    """
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise UserError("parallel.ray_address needs Ray: pip install 'trace-il[cluster]'") from error
+    if not ray.is_initialized():
+        try:
+            host, _, port = ray_address.partition(":")
+            if port.isdigit():  # Ray itself waits for minutes where nobody listens
+                socket.create_connection((host, int(port)), timeout=5).close()
+            ray.init(address=ray_address, log_to_driver=False)
+        except (OSError, ValueError) as error:
+            raise UserError(f"no Ray cluster at parallel.ray_address={ray_address}: {error}") from error
 
 
 def parallel_map(
@@ -41,11 +62,10 @@ def parallel_map(
         return
     pool: Any
     if ray_address is not None:
-        try:
-            from ray.util.multiprocessing import Pool
-        except ModuleNotFoundError as error:
-            raise UserError("parallel.ray_address needs Ray: pip install 'trace-il[cluster]'") from error
-        pool = Pool(workers or None, initializer=_one_thread, ray_address=ray_address)
+        connect(ray_address)
+        from ray.util.multiprocessing import Pool
+
+        pool = Pool(workers or None, initializer=_one_thread)
     else:
         # "spawn": OpenGL contexts and thread pools do not survive a fork.
         pool = multiprocessing.get_context("spawn").Pool(workers, initializer=_one_thread)

@@ -19,6 +19,7 @@ from .config import CollectConfig, TrainConfig, to_plain
 from .data.collect import CollectSpec, collect
 from .data.datamodule import EpisodeDataModule
 from .data.lerobot import read_info
+from .data.reader import DatasetReader
 from .env_config import env_label, env_options
 from .environment import camera_sizes, channel_names, check_channels, control_hz, make_env
 from .errors import UserError
@@ -28,7 +29,7 @@ from .memory.recall import RecallHead
 from .memory.teacher import AttentionTeacher
 from .parallel import core_count
 from .rollout import RolloutSpec, evaluate
-from .run_folder import is_main_process, open_run
+from .run_folder import first_difference, is_main_process, open_run
 from .scores import provenance, score, score_table
 from .trainer import ClosedLoop, StopAtBranchAccuracy, fit_or_continue, make_trainer
 from .validate import validate
@@ -58,8 +59,13 @@ def dataset_root(config: TrainConfig | CollectConfig) -> tuple[Path, CollectSpec
 
 
 def collect_missing(config: TrainConfig | CollectConfig, console: Console) -> Path:
-    """Collect the demonstrations that are not there yet, with a progress bar. A recorded dataset is used as it is."""
+    """Collect the demonstrations that are not there yet, with a progress bar. A recorded dataset is used as it is.
+
+    Raises:
+        UserError: `data.root` holds demonstrations of something else.
+    """
     root, spec = dataset_root(config)
+    _check_identity(config, root, spec)
     if _missing(config, root):
         note = f"another process collects demonstrations in {root}; waiting for it"
         with only_writer(root, lambda: console.print(note)), Progress(console=console, transient=True) as bar:
@@ -77,6 +83,28 @@ def _missing(config: TrainConfig | CollectConfig, root: Path) -> int:
     here = read_info(root)["total_episodes"] if (root / "meta/info.json").exists() else 0
     own = here == 0 or (root / "meta/trace_il.json").exists()
     return max(0, config.data.episodes - here) if own else 0
+
+
+def _check_identity(config: TrainConfig | CollectConfig, root: Path, spec: CollectSpec) -> None:
+    """Demonstrations that were collected before must be of this environment; for collect.py, of this seed too."""
+    record = root / "meta/trace_il.json"
+    if config.data.root is None or not record.exists():
+        return
+    found, asked = json.loads(record.read_text())["collected_with"], spec.identity
+    free = {"seed", "disturbance"} if isinstance(config, TrainConfig) else set()
+    for key in sorted((set(found) | set(asked)) - free):
+        if found.get(key) != asked.get(key):
+            difference = first_difference(key, found.get(key), asked.get(key))
+            raise UserError(
+                f"data.root={root} was collected with {difference}; set that, or choose another data.root "
+                "(evaluate.py judges a policy under other env.KEY=...)"
+            )
+
+
+def episode_count(config: TrainConfig, root: Path) -> int:
+    """How many episodes a run uses: `data.episodes`, but no more than a recorded dataset has."""
+    own = (root / "meta/trace_il.json").exists()
+    return config.data.episodes if own else min(config.data.episodes, read_info(root)["total_episodes"])
 
 
 def episodes_per_scene(root: Path, config: TrainConfig) -> int:
@@ -103,6 +131,11 @@ def check_environment(config: TrainConfig, data: EpisodeDataModule) -> tuple[tup
             )
     for kind, names in (("state", dataset.state_names), ("action", dataset.action_names)):
         check_channels(env, kind, names, "the dataset")
+    declared = env.metadata.get("render_fps")
+    if declared is not None and abs(declared - dataset.fps) > 0.01 * declared:
+        raise UserError(
+            f"the dataset was recorded at {dataset.fps:g} Hz, the environment runs at {declared:g}; make them equal"
+        )
     low, high = env.action_space.low, env.action_space.high  # type: ignore[attr-defined]
     env.close()
     return tuple(float(v) for v in low), tuple(float(v) for v in high)
@@ -116,11 +149,13 @@ def check_buildable(config: TrainConfig) -> None:
     """
     make_env(config.env.id, env_options(config.env, collecting=True)).close()
     env = make_env(config.env.id, env_options(config.env))
-    sizes = camera_sizes(env)
+    sizes, states, actions = camera_sizes(env), channel_names(env, "state"), channel_names(env, "action")
+    if config.data.root is not None and (Path(config.data.root) / "meta/info.json").exists():
+        recorded = DatasetReader(Path(config.data.root))  # may have names of its own, and fewer cameras
+        sizes, states, actions = recorded.cameras, recorded.state_names, recorded.action_names
     odd = {camera: size for camera, size in sizes.items() if size[0] % 2 or size[1] % 2}
     if odd:
         raise UserError(f"videos need even image sizes, the environment's cameras have {odd}; change env.image_size")
-    states, actions = channel_names(env, "state"), channel_names(env, "action")
     limits = (0.0,) * len(actions)
     spec = AgentSpec(
         tuple(sizes), next(iter(sizes.values())), states, actions, limits, limits, control_hz(env),
@@ -164,11 +199,14 @@ def fit(config: TrainConfig, folder: Path, root: Path, console: Console) -> dict
     """Train, or continue, until the last epoch; returns counts and speeds."""
     torch.set_num_threads(config.trainer.threads or core_count())
     data = EpisodeDataModule(
-        root, config.agent.tick_every, config.policy.chunk, config.data.episodes if config.data.root is None else 0,
+        root, config.agent.tick_every, config.policy.chunk, episode_count(config, root),
         config.data.holdout, config.data.batch_size, config.trainer.steps_per_epoch, config.seed,
         config.data.num_workers, episodes_per_scene(root, config),
         lambda numbers: track(numbers, "frame cache", console=console, transient=True),
     )  # fmt: skip
+    unused = len(data.dataset) - len(data.train_numbers) - len(data.held_out_numbers)
+    if config.data.root is not None and unused:
+        console.print(f"{root}: {unused} of {len(data.dataset)} episodes are not used; data.episodes=... takes more")
     limits = check_environment(config, data)
     module = make_module(config, data, limits)
     if config.trainer.views is not None:

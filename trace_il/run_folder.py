@@ -47,8 +47,8 @@ def open_run(
         stored = yaml.safe_load(path.read_text())
         before, now = _what_is_trained(to_plain(load(stored))), _what_is_trained(plain)
         for key in sorted(now):
-            if before.get(key) != now[key]:
-                difference = _first_difference(key, before.get(key), now[key])
+            if before.get(key) != now[key] and _has_work(folder):
+                difference = first_difference(key, before.get(key), now[key])
                 raise UserError(
                     f"{folder} was made with {difference}; give another name=..., or overwrite=true to delete it"
                 )
@@ -66,9 +66,17 @@ def _what_is_trained(plain: dict[str, Any]) -> dict[str, Any]:
     return kept | {"trainer": {key: value for key, value in trainer.items() if key not in FREE_TRAINER_KEYS}}
 
 
-def _first_difference(path: str, stored: Any, asked: Any) -> str:
+def _has_work(folder: Path) -> bool:
+    """Whether anything was made in a run folder; where its first check failed another configuration may take it."""
+    return (
+        any(next(folder.rglob(f"*.{ending}"), None) for ending in ("ckpt", "pt")) or (folder / "summary.json").exists()
+    )
+
+
+def first_difference(path: str, stored: Any, asked: Any) -> str:
+    """Of two values, or of two nested dictionaries, names first: "PATH=STORED, not ASKED"."""
     if isinstance(stored, dict) and isinstance(asked, dict):
-        for key in sorted(set(stored) | set(asked)):
+        for key in sorted(set(stored) | set(asked), key=lambda key: (key != "name", key)):
             if stored.get(key) != asked.get(key):
-                return _first_difference(f"{path}.{key}", stored.get(key), asked.get(key))
+                return first_difference(f"{path}.{key}", stored.get(key), asked.get(key))
     return f"{path}={stored}, not {asked}"

@@ -9,8 +9,9 @@ from hydra.types import RunMode
 from envs.view_planning.env import BUDGET
 from sims.state import VERSION
 
-from .config import ACTConfig, RunConfig, TrainConfig
+from .config import ACTConfig, CollectConfig, RunConfig, TrainConfig
 from .errors import UserError
+from .parallel import connect
 from .sim_config import SimulatorRunConfig, SoftBodiesConfig
 from .views.config import ViewPlanningConfig, ViewRunConfig
 
@@ -77,12 +78,22 @@ def validate(config: TrainConfig) -> None:
         ("policy.chunk", config.policy.chunk),
     ):
         require(value >= 1, f"{name}={value} must be at least 1")
-    for name, value in (
+    numbers: tuple[tuple[str, float], ...] = (
         ("data.num_workers", data.num_workers), ("evaluation.episodes", config.evaluation.episodes),
-        ("evaluation.videos", config.evaluation.videos),
-    ):  # fmt: skip
-        require(value >= 0, f"{name}={value} must not be negative")
-    require(data.root is not None or data.episodes >= 2, f"data.episodes={data.episodes} must be at least 2")
+        ("evaluation.videos", config.evaluation.videos), ("evaluation.seed", config.evaluation.seed),
+        ("seed", config.seed), ("trainer.weight_decay", trainer.weight_decay),
+        ("trainer.closed_loop_every", trainer.closed_loop_every), ("agent.path_noise", config.agent.path_noise),
+        ("policy.kl_weight", getattr(config.policy, "kl_weight", 0)),
+    )  # fmt: skip
+    for name, number in numbers:
+        require(number >= 0, f"{name}={number} must not be negative")
+    require(
+        len(config.encoder.channels) > 0 and config.encoder.content_dim >= 1,
+        f"encoder.channels={config.encoder.channels} must not be empty and encoder.content_dim="
+        f"{config.encoder.content_dim} at least 1",
+    )
+    validate_collection(config)
+    require(data.episodes >= 2, f"data.episodes={data.episodes} must be at least 2")
     require(0 < data.holdout < 1, f"data.holdout={data.holdout} must lie between 0 and 1")
     require(0 <= trainer.clear_share <= 1, f"trainer.clear_share={trainer.clear_share} must lie in [0, 1]")
     require(trainer.view_epochs >= 1, f"trainer.view_epochs={trainer.view_epochs} must be at least 1")
@@ -112,6 +123,23 @@ def validate(config: TrainConfig) -> None:
         f"policy.chunk={config.policy.chunk} is shorter than agent.tick_every={config.agent.tick_every}: "
         "actions would run out before the next tick",
     )
+
+
+def validate_collection(config: TrainConfig | CollectConfig) -> None:
+    """What holds where demonstrations are collected.
+
+    Raises:
+        UserError: names the value.
+    """
+    data = config.data
+    numbers: tuple[tuple[str, float], ...] = (
+        ("data.seed", data.seed), ("data.disturbance", data.disturbance), ("parallel.workers", config.parallel.workers),
+    )  # fmt: skip
+    for name, value in numbers:
+        require(value >= 0, f"{name}={value} must not be negative")
+    require(data.episodes >= 1, f"data.episodes={data.episodes} must be at least 1")
+    if config.parallel.ray_address is not None:
+        connect(config.parallel.ray_address)
 
 
 def validate_simulator(config: SimulatorRunConfig) -> None:

@@ -34,7 +34,7 @@ from trace_il.environment import make_env  # noqa: E402
 from trace_il.interventions import INTERVENTIONS, intervene  # noqa: E402
 from trace_il.learn import BranchTemplates, branch_ticks  # noqa: E402
 from trace_il.options import read_run  # noqa: E402
-from trace_il.pipeline import dataset_root, episodes_per_scene  # noqa: E402
+from trace_il.pipeline import dataset_root, episode_count, episodes_per_scene  # noqa: E402
 from trace_il.scores import write_results  # noqa: E402
 
 EPISODES, DEVELOPMENT = 24, 3_500_000  # of longer episodes for stability; their first seed
@@ -56,7 +56,7 @@ def load(case: Case) -> Trained:
     config, folder = read_run(str(ROOT / "runs" / case.name))
     agent = load_agent(folder / "checkpoints/last.ckpt")
     root = ROOT / dataset_root(config)[0]
-    data = module(config, root, config.data.episodes, episodes_per_scene(root, config))
+    data = module(config, root, episode_count(config, root), episodes_per_scene(root, config))
     return Trained(case, config, agent, data, BranchTemplates(agent, data))
 
 

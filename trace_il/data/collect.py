@@ -106,7 +106,7 @@ def demonstrate(spec: CollectSpec, number: int) -> tuple[EncodedEpisode, int]:
                 getattr(env.unwrapped, "task_description", spec.env_id),
             )
             return episode, attempt
-    raise UserError(f"the expert of {spec.env_id!r} failed {RETRIES} times in a row at seed {spec.seed + number}")
+    raise UserError(f"the expert of {spec.env_id!r} failed {RETRIES} times in a row, the last time at seed {seed}")
 
 
 def collect(

@@ -70,9 +70,8 @@ class EpisodeDataModule(pl.LightningDataModule):
         if count < 2:
             raise UserError(f"{root} has {count} episodes; at least 2 are needed, one of them is held out")
         held_out = min(max(1, round(holdout * count)), count - 1)
-        held_out = min(-(-held_out // together) * together, count - 1)
-        self.train_numbers = list(range(count - held_out))
-        self.held_out_numbers = list(range(count - held_out, count))
+        first = (count - held_out) // together * together or count - held_out  # whole scenes, if there are two of them
+        self.train_numbers, self.held_out_numbers = list(range(first)), list(range(first, count))
         self.episodes = EpisodeDataset(self.dataset, FrameCache(self.dataset, progress), tick_every, chunk, together)
         self.batch_size, self.steps_per_epoch = batch_size, steps_per_epoch
         self.seed, self.num_workers, self.together = seed, num_workers, together

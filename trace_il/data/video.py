@@ -39,8 +39,17 @@ def decode_video(path: Path, start: int = 0, count: int | None = None) -> np.nda
     """Frames `start` to `start + count` of a video file as uint8 (T, H, W, 3)."""
     frames: list[np.ndarray] = []
     with av.open(str(path)) as container:
-        container.streams.video[0].thread_count = 1
-        for index, frame in enumerate(container.decode(video=0)):
+        stream = container.streams.video[0]
+        stream.thread_count = 1
+        rate, unit, first = stream.average_rate, stream.time_base, stream.start_time or 0
+        if rate is None or unit is None:
+            raise ValueError(f"{path} does not tell its frame rate; re-create the file")
+        if start:  # to the last key frame before
+            container.seek(first + int(start / rate / unit), stream=stream)
+        for frame in container.decode(video=0):
+            if frame.pts is None:
+                raise ValueError(f"{path} has frames without a time; re-create the file")
+            index = round((frame.pts - first) * unit * rate)
             if count is not None and index >= start + count:
                 break
             if index >= start:
