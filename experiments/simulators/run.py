@@ -37,7 +37,7 @@ from trace_il.sim_config import SimDataConfig  # noqa: E402
 from trace_il.sim_pipeline import VALIDATION_SEED, dataset, dataset_root, judge  # noqa: E402
 
 FRAMES = 49
-EPOCHS = 12
+EPOCHS, VALIDATION = 12, 12  # of a training; trajectories that are predicted after each epoch
 TEST_SEED = 9_000_000
 ARMS: dict[str, tuple[str, ...]] = {
     "EqCollide-style": ("sim=eqcollide",),
@@ -126,13 +126,15 @@ class Case:
     @property
     def overrides(self) -> list[str]:
         more = [f"seed={self.seed}", "evaluation.recording=false", "trainer.threads=1"]
+        more.append(f"data.validation={VALIDATION}")
         if self.tuned:
             more += ["evaluation.scenes=1", "evaluation.seed=2600000"]
         if self.arm in UNTRAINED:
             return [*self.words, *more]
         budget = BUDGET * self.longer / (2 if self.tuned else 1)
-        steps = max(1, round(budget / EPOCHS / measured(self.dim)[self.pace]))
-        return [*self.words, *more, f"trainer.epochs={EPOCHS}", f"trainer.steps_per_epoch={steps}"]
+        epochs = EPOCHS // 2 if self.tuned else EPOCHS
+        steps = max(1, round(budget / epochs / measured(self.dim)[self.pace]))
+        return [*self.words, *more, f"trainer.epochs={epochs}", f"trainer.steps_per_epoch={steps}"]
 
 
 def measured(dim: int) -> dict[str, float]:
@@ -157,7 +159,7 @@ def test_scenes(dim: int, console: Console) -> dict[str, list[Any]]:
 def collect_training(dim: int, console: Console) -> list[Any]:
     """The trajectories that all runs train on, simulated once, by all cores; and those of validation."""
     data, settings = SimDataConfig(), SceneSettings(dim)
-    dataset(settings, data.validation, data.frames, VALIDATION_SEED + data.seed, 0, console)
+    dataset(settings, VALIDATION, data.frames, VALIDATION_SEED + data.seed, 0, console)
     return dataset(settings, data.trajectories, data.frames, data.seed, 0, console)
 
 
