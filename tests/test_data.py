@@ -1,10 +1,5 @@
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import gymnasium
@@ -13,13 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import ROOT, program
 
-from envs.delayed_evidence.tasks.medicine import Medicine
 from trace_il.build import agent_spec, build_agent, fit_statistics
 from trace_il.config import ACTConfig, TraceConfig, TrainConfig
 from trace_il.data.cache import FrameCache
-from trace_il.data.collect import CollectSpec, collect, demonstrate
+from trace_il.data.collect import CollectSpec, collect
 from trace_il.data.datamodule import EpisodeDataModule
 from trace_il.data.episodes import EpisodeDataset
 from trace_il.data.lerobot import DatasetSpec, DatasetWriter, EncodedEpisode
@@ -264,46 +257,6 @@ def test_scenes_are_held_out_whole(tmp_path):
     assert data.train_numbers == list(range(4)) and data.held_out_numbers == [4, 5, 6, 7, 8, 9]
 
 
-def test_demonstrations_of_an_older_version_of_a_task_are_not_used_again(monkeypatch):
-    spec = CollectSpec("DelayedEvidence-v0", {"task": "medicine"})
-    before = spec.digest()
-    monkeypatch.setattr(Medicine, "version", 7)
-    assert spec.digest() != before and spec.identity["version"] == 7
-
-
-def test_killed_collection_keeps_whole_episodes_and_continues(tmp_path):
-    arguments = ["env=corridor", "env.delay=15", "data.root=d", "data.episodes=60", "parallel.workers=1"]
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "collect.py"), *arguments], cwd=tmp_path, stdout=subprocess.DEVNULL
-    )
-    info = tmp_path / "d/meta/info.json"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not (info.exists() and json.loads(info.read_text())["total_episodes"] >= 3):
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    before = DatasetReader(tmp_path / "d")
-    assert 3 <= len(before) < 60
-    assert all(before.frames(n, "top").shape[0] == before.lengths[n] for n in range(len(before)))
-    arguments[3] = f"data.episodes={len(before) + 2}"
-    program("collect.py", *arguments, cwd=tmp_path)
-    after = DatasetReader(tmp_path / "d")
-    assert len(after) == len(before) + 2
-    for number in range(len(after)):  # the same as in one go
-        expected, _ = demonstrate(SPEC, number)
-        np.testing.assert_array_equal(after.states[number], expected.states)
-
-
-def test_two_collections_at_once_make_one_dataset(tmp_path):
-    words = [str(ROOT / "collect.py"), "env=corridor", "env.delay=15", "data.root=d", "data.episodes=8"]
-    command = [sys.executable, *words, "parallel.workers=1"]
-    both = [subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [process.communicate(timeout=300)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0]
-    assert sum("collected 8 demonstrations" in text for text in said) == 1
-    assert len(DatasetReader(tmp_path / "d")) == 8
-
-
 def test_video_of_small_frames_has_the_same_bytes_every_time():
     env = gymnasium.make("Corridor-v0", delay=15)
     frames = [env.reset(seed=1)[0]["pixels"]["top"]]
@@ -315,15 +268,6 @@ def test_video_of_small_frames_has_the_same_bytes_every_time():
         around = [*around[-50:], np.full(rng.integers(1, 20000), rng.integers(256), np.uint8)]
         videos.add(encode_video(np.stack(frames), 10))
     assert len(videos) == 1
-
-
-def test_parallel_collection_equals_serial(tmp_path):
-    list(collect(tmp_path / "one", SPEC, 4, workers=1))
-    list(collect(tmp_path / "two", SPEC, 4, workers=2))
-    one, two = DatasetReader(tmp_path / "one"), DatasetReader(tmp_path / "two")
-    for number in range(4):
-        np.testing.assert_array_equal(one.actions[number], two.actions[number])
-        np.testing.assert_array_equal(one.frames(number, "top"), two.frames(number, "top"))
 
 
 def _edit_info(root: Path, **changes: object) -> None:
@@ -357,12 +301,3 @@ def test_bad_datasets_are_refused(tmp_path):
         DatasetReader(root)
     file.write_bytes(good)
     DatasetReader(root)
-
-
-def test_other_datasets_are_not_overwritten(tmp_path):
-    make_dataset(tmp_path / "d")
-    with pytest.raises(UserError, match="not collected here"):
-        next(collect(tmp_path / "d", SPEC, 4, workers=1))
-    next(collect(tmp_path / "e", SPEC, 1, workers=1))
-    with pytest.raises(UserError, match="was collected with"):
-        next(collect(tmp_path / "e", CollectSpec("Corridor-v0", {"delay": 16}), 2, workers=1))

@@ -1,9 +1,11 @@
 """Making environments from their configuration, and reading off what an agent must know of them."""
 
+import importlib
 from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import load_env_creator
 
 import envs  # noqa: F401  (registers the environments)
 
@@ -50,6 +52,25 @@ def make_env(env_id: str, options: dict[str, Any], **more: Any) -> gymnasium.Env
             f"take a vector as action; it gives {space} and takes {env.action_space}"
         )
     return env
+
+
+def demonstrations_version(env_id: str, options: dict[str, Any]) -> int:
+    """The version that an environment gives its demonstrations, by a static method of that name of its class; 1 of
+    environments without one.
+
+    Raises:
+        UserError: unknown environment.
+    """
+    module, _, name = env_id.rpartition(":")
+    try:
+        if module:
+            importlib.import_module(module)
+        entry = gymnasium.spec(name).entry_point
+    except (gymnasium.error.Error, ModuleNotFoundError) as error:
+        raise UserError(f"unknown environment {env_id!r}: {error}") from error
+    creator = load_env_creator(entry) if isinstance(entry, str) else entry
+    tell = getattr(creator, "demonstrations_version", None)
+    return 1 if tell is None else int(tell(options))
 
 
 def control_hz(env: gymnasium.Env) -> float:

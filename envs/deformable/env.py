@@ -15,7 +15,7 @@ from sims.flex import FlexSimulator, SimulationError
 from sims.model import LearnedSimulator
 from sims.scenes import PUSHER_RADIUS
 from sims.shapes import Mesh
-from sims.state import Body, Pusher, Scene, Simulator, State
+from sims.state import VERSION, Body, Pusher, Scene, Simulator, State
 
 from ..base import DelayedEvidenceBase, Expert, Phase
 from .expert import PushExpert, reach, turned_by
@@ -49,6 +49,11 @@ class SoftEnv(DelayedEvidenceBase):
     finger_radius = PUSHER_RADIUS
     cue_values = 1
     stages = 1
+
+    @staticmethod
+    def demonstrations_version(options: dict[str, Any]) -> int:
+        """Raised whenever the same seeds give other demonstrations."""
+        return VERSION
 
     def __init__(
         self, backend: str = "mujoco", simulator: str | None = None, image_size: int = 64, on_ood: str = "truncate",

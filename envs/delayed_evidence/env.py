@@ -100,6 +100,12 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
             }
         )
 
+    @staticmethod
+    def demonstrations_version(options: dict[str, Any]) -> int:
+        """Raised whenever the same seeds give other demonstrations, so that old ones are not used again."""
+        task = TASKS.get(options.get("task", ""))
+        return task.version if task else 1
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:

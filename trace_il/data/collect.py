@@ -10,9 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.delayed_evidence.tasks import TASKS
-
-from ..environment import MAX_STEPS, camera_sizes, channel_names, control_hz, make_env
+from ..environment import MAX_STEPS, camera_sizes, channel_names, control_hz, demonstrations_version, make_env
 from ..errors import UserError
 from ..files import atomic_write
 from ..parallel import parallel_map
@@ -37,12 +35,12 @@ class CollectSpec:
     @property
     def identity(self) -> dict[str, Any]:
         """All of it, with the content of files that the environment reads, such as a learned simulator, and the version
-        of a task that has changed since its first."""
+        of demonstrations that have changed since their first."""
         options = self.env_options
         paths = {key: Path(value) for key, value in options.items() if isinstance(value, str)}
         files = {k: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for k, path in paths.items() if path.is_file()}
         identity = {"env_id": self.env_id, "env_options": options, "seed": self.seed, "disturbance": self.disturbance}
-        version = TASKS[options["task"]].version if options.get("task") in TASKS else 1
+        version = demonstrations_version(self.env_id, options)
         return identity | ({"files": files} if files else {}) | ({"version": version} if version > 1 else {})
 
     def digest(self) -> str:

@@ -20,7 +20,7 @@ class Task:
     """
 
     name: str
-    version: int = 1  # raised whenever the same seeds give other demonstrations, so that old ones are not used again
+    version: int = 1  # of its demonstrations
     description: str
     mobile: bool
     max_cue_values: int = 2
