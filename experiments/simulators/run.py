@@ -166,10 +166,8 @@ def collect_training(dim: int, console: Console) -> list[Any]:
 def evaluate(case: Case, scenes: dict[str, list[Any]], jobs: int, console: Console) -> list[Row]:
     """Train the run of a case unless it is finished, and judge it unless that is done; a row for every test."""
     summary = train(case.name, case.overrides, jobs)
-    done, judged_by = (
-        case.folder / "judged.json",
-        last_change("sims", "trace_il/sim_pipeline.py", "experiments/simulators"),
-    )
+    done = case.folder / "judged.json"
+    judged_by = last_change("sims", "trace_il/sim_pipeline.py", "experiments/simulators")
     if done.exists() and (found := json.loads(done.read_text()))["judged_by"] == judged_by:
         return found["rows"]
     torch.set_num_threads(1)

@@ -131,11 +131,12 @@ class Dynamics(nn.Module):
     def elastic(self, p: Tensor, v: Tensor, prepared: Prepared) -> Tensor:
         """Forces (S, O, K, dim) of the springs."""
         along, distance = unit(p.unsqueeze(-2) - p.unsqueeze(-3))
-        rate = ((v.unsqueeze(-2) - v.unsqueeze(-3)) * along).sum(-1)
+        relative = v.unsqueeze(-2) - v.unsqueeze(-3)
+        rate = (relative * along).sum(-1)
         stretch = distance.squeeze(-1) - prepared.length
         changing = torch.stack([5 * stretch / prepared.length, rate], dim=-1)
         seen = torch.cat([changing, prepared.features], dim=-1)
-        raw = nn.functional.softplus(self.ask(self.spring, seen, (along, v.unsqueeze(-2) - v.unsqueeze(-3))))
+        raw = nn.functional.softplus(self.ask(self.spring, seen, (along, relative)))
         force = prepared.scale * (STIFFNESS * raw[..., 0] * stretch + DAMPING * raw[..., 1] * rate)
         return -(force.unsqueeze(-1) * along).sum(-2)
 
