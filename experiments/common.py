@@ -39,6 +39,9 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
     "scan budget 16": ("agent.scan_budget=16",),
     "no teacher": ("trainer.teacher=none",),
 }
+# What a window of past ticks must span to hold the cue; the default is shorter than these episodes, or too coarse.
+WINDOWS = {"two bits": ("memory.stride=1", "memory.slots=64"), "medicine, hard": ("memory.slots=32",)}
+WINDOWS["book, hard"] = WINDOWS["medicine, hard"]
 FEW = "data.episodes=25"
 VIEWS = "view_planning-graph_distillation-0"  # the run that `python train.py view=graph_distillation` makes
 PRETRAINING: dict[str, tuple[str, ...]] = {
@@ -67,7 +70,8 @@ class Case:
     def overrides(self) -> list[str]:
         arm = (ABLATIONS | PRETRAINING).get(self.memory, (f"memory={self.memory}",))
         more = [f"policy={self.policy}", f"seed={self.seed}", "evaluation.recording=false", "evaluation.export=false"]
-        return [*SETTINGS[self.setting], *more, f"evaluation.cleared={self.memory == 'trace'}", *arm]
+        window = WINDOWS.get(self.setting, ()) if self.memory == "transformer" else ()
+        return [*SETTINGS[self.setting], *more, f"evaluation.cleared={self.memory == 'trace'}", *arm, *window]
 
 
 def program(*words: str) -> None:

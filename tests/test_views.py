@@ -12,9 +12,11 @@ import torch
 from conftest import ROOT, SMALL, program
 
 import envs  # noqa: F401
+from envs.view_planning.env import BUDGET
 from envs.view_planning.lattice import (
     MOVES,
     Move,
+    arrived,
     breadth_first,
     path_nodes,
 )
@@ -157,6 +159,17 @@ def test_an_agent_learns_from_a_batch_and_padding_does_not_matter(places, graphs
     assert float(loss.detach()) < 0.5 * first
 
 
+def test_what_an_agent_leaves_alone_is_not_asked_of_it(places, explored):
+    agent, batch = small(), from_trajectories(places, explored[:6])
+    there = batch.label.sum(-1) > 0
+    batch = batch._replace(closed=batch.closed | (batch.label > 0) & (torch.arange(MOVES + 1) < MOVES))
+    logits = agent.decide(agent(batch).hidden, batch.closed)
+    figures = path_loss(agent, batch)[1]
+    only_stops = -logits.log_softmax(-1)[..., Move.STOP][batch.label[..., Move.STOP] > 0]
+    assert there.sum() > len(only_stops) > 0
+    torch.testing.assert_close(figures["move"], only_stops.mean().detach())
+
+
 def test_rollouts_equal_the_policy_on_their_own_record(places):
     """What the agent did step by step is what it says of the finished path at once."""
     agent, tasks = small(), episodes(places, 4, 2, Distances())
@@ -173,6 +186,10 @@ def test_rollouts_equal_the_policy_on_their_own_record(places):
             bumped = [then for then in range(step) if own.nodes[then] == own.nodes[then + 1]]
             tried = any(own.nodes[then] == own.nodes[step] and own.moves[then] == move for then in bumped)
             assert closed[step, move] == (tried or (after != own.nodes[step] and after in been))
+    # When the moves are spent it says where it is, and never before.
+    assert all(own.stopped and len(own.moves) <= BUDGET for own in found)
+    spent = batch.closed[..., MOVES]
+    assert not spent[:, :BUDGET].any() and spent[:, BUDGET:].all() and any(len(own.moves) == BUDGET for own in found)
     one, two = (run(agent, places, tasks, sampled(torch.Generator().manual_seed(0))) for _ in range(2))
     assert all(np.array_equal(a.nodes, b.nodes) for a, b in zip(one, two, strict=True))
 
@@ -206,7 +223,8 @@ def test_hidden_poses_and_views_are_not_used(places, explored):
     moved = PathBatch(*batch)._replace(pose=batch.pose + 1)
     torch.testing.assert_close(agent(batch).hidden, agent(moved).hidden)
     hidden = agent(batch).hidden
-    torch.testing.assert_close(agent.decide(hidden, batch.closed), agent.decide(hidden, ~batch.closed))
+    moves = torch.arange(MOVES + 1) < MOVES
+    torch.testing.assert_close(agent.decide(hidden, batch.closed), agent.decide(hidden, batch.closed ^ moves))
     blind = batch._replace(seen=torch.zeros_like(batch.seen))
     other = blind._replace(images=255 - blind.images)
     torch.testing.assert_close(agent(blind).hidden, agent(other).hidden)
@@ -250,7 +268,10 @@ def test_export_for_language_models(tmp_path, places, graphs, explored):
         write(tmp_path / "views", places, records)
     with pytest.raises(ValueError, match="only training rooms"):
         write(tmp_path / "other", [Place("test", 0, 32)], records)
-    wrong = next(record for record in records if record.kind == "navigate")
+    good = oracle(places, episodes(places, 3, 5, Distances()))  # which end where the goal counts as reached
+    assert write(tmp_path / "successes", places, successes(good, 20, 0)) == 20
+    ways = (record for record in records if record.kind == "navigate")
+    wrong = next(one for one in ways if not arrived(*places[one.scene].metric[[one.start, one.goal]]))
     with pytest.raises(ValueError, match="end at"):
         replay(places[wrong.scene], type(wrong)(**{**wrong.__dict__, "goal": wrong.start}))
 

@@ -92,18 +92,22 @@ def routes(trained: Trained, _options: argparse.Namespace) -> list[Row]:
     ]
 
 
-def variants(setting: str) -> dict[str, list[str]]:
-    """Longer episodes of a setting: what is changed in the environment."""
+def variants(setting: str, delay: float) -> dict[str, list[str]]:
+    """Longer episodes of a setting than those of the run: what is changed in the environment.
+
+    Args:
+        delay: of the run, in control steps, where the environment counts it so.
+    """
     if "env=corridor" not in SETTINGS[setting]:
         longer = {f"{k}x": [f"env.delay={k}"] for k in (1, 1.25, 1.5, 2)}
         return longer | {"1.5x, 2 distractors": ["env.delay=1.5", "env.decoys=2"]}
-    return {f"{k}x": [f"env.delay={round(120 * k)}"] for k in (1, 1.25, 1.5, 2)}
+    return {f"{k}x": [f"env.delay={round(delay * k)}"] for k in (1, 1.25, 1.5, 2)}
 
 
 def stability(trained: Trained, _options: argparse.Namespace) -> list[Row]:
     """Churn, write entropy, occupancy, and consistency with the episode of the same scene at 1x."""
     agent, rows, first = trained.agent, [], {}
-    for name, changes in variants(trained.case.setting).items():
+    for name, changes in variants(trained.case.setting, env_options(trained.config.env)["delay"]).items():
         label = "".join(c if c.isalnum() else "_" for c in f"{trained.case.setting}-{name}")
         root = ROOT / "data" / f"stability-{label}"
         words = [*SETTINGS[trained.case.setting], *changes, f"data.episodes={EPISODES}", f"data.seed={DEVELOPMENT}"]

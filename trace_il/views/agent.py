@@ -14,6 +14,7 @@ an input: in good examples both tell what comes next, and an agent that copies t
 al. 2019). What it has seen and where it has been tells the same and is true.
 
 An agent knows its pose, so it knows which moves lead to where it has been, and which were blocked: these are closed.
+It also knows how many moves it may make: when they are spent, it says STOP.
 """
 
 from typing import NamedTuple
@@ -28,7 +29,7 @@ SHIFTS = 2 * PLACES - 1  # displacements along a side
 NO_MOVE = MOVES + 1  # behind the end of a path; MOVES is STOP
 POSE_FEATURES = 6
 SUREST = 1e3  # weight of a view
-CLOSED = 10.0  # by how much the logit of a closed move falls
+CLOSED, SPENT = 10.0, 1e4  # by how much the logit of a closed move falls, and of all moves when none is left
 
 
 class PathBatch(NamedTuple):
@@ -39,7 +40,8 @@ class PathBatch(NamedTuple):
     goal: Tensor  # (B,) index into images
     seen: Tensor  # (B, T) bool: False: the agent must do without this view
     pose: Tensor  # (B, T, POSE_FEATURES), since the start
-    closed: Tensor  # (B, T, MOVES + 1) bool: moves that were blocked here, or lead to where the agent has been
+    closed: Tensor  # (B, T, MOVES + 1) bool: moves that were blocked here, or lead to where the agent has been; last
+    #   whether all moves are spent
     label: Tensor  # (B, T, MOVES + 1) distribution over what to do; zeros: not asked
     left: Tensor  # (B, T) moves that are left to the goal; -1: not asked
     where: Tensor  # (B, T, POSE_FEATURES), the goal as seen from each view; asked with `left`
@@ -170,6 +172,16 @@ class ViewAgent(nn.Module):
         self.path = nn.GRU(width, width, batch_first=True)
         self.pair = nn.ModuleDict({name: nn.Linear(width, width) for name in ("p2v", "v2p")})
 
+    def shut(self, closed: Tensor, revisit: bool = False) -> Tensor:
+        """What the agent leaves alone of (..., MOVES + 1), never STOP: all moves when they are spent, and closed ones.
+
+        Args:
+            revisit: not for being closed.
+        """
+        spent = closed[..., MOVES:].expand_as(closed)
+        known = spent if revisit or self.revisits or not self.uses_pose else spent | closed
+        return known & (torch.arange(MOVES + 1, device=closed.device) < MOVES)
+
     def encode(self, images: Tensor) -> Tensor:
         """uint8 (U, S, S, 3) -> features (U, C, 8, 8)."""
         pixels = images.permute(0, 3, 1, 2).to(self.unseen.dtype) / 127.5 - 1
@@ -192,8 +204,7 @@ class ViewAgent(nn.Module):
 
     def decide(self, hidden: Tensor, closed: Tensor) -> Tensor:
         """Logits (..., MOVES + 1) of what to do, for h (..., W). Without its pose it does not know what is closed."""
-        logits = self.move(hidden)
-        return logits - CLOSED * closed if self.uses_pose and not self.revisits else logits
+        return self.move(hidden) - CLOSED * self.shut(closed) - SPENT * self.shut(closed, revisit=True)
 
     def forward(self, batch: PathBatch) -> Thought:
         """What the agent thinks at every view of the paths."""

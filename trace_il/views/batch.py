@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from envs.view_planning.env import BUDGET
 from envs.view_planning.lattice import MOVES, Move, path_nodes
 from envs.view_planning.tasks import Item, Place
 
@@ -32,7 +33,8 @@ def pose_features(metric: np.ndarray, origin: np.ndarray) -> np.ndarray:
 
 
 def closed_moves(place: Place, nodes: Sequence[int] | np.ndarray, moves: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Which moves were blocked where the agent is, or lead to where it has been: (T, MOVES + 1) bool for nodes (T,).
+    """Which moves were blocked where the agent is, or lead to where it has been, and whether all moves are spent:
+    (T, MOVES + 1) bool for nodes (T,).
 
     Args:
         moves: (T - 1,) those between the nodes, or more.
@@ -44,6 +46,7 @@ def closed_moves(place: Place, nodes: Sequence[int] | np.ndarray, moves: Sequenc
     bumped = np.flatnonzero(path[1:] == path[:-1])
     for then in bumped:
         out[then + 1 :, made[then]] |= path[then + 1 :] == path[then]
+    out[BUDGET:, MOVES] = True
     return out
 
 

@@ -63,7 +63,7 @@ def _run(agent: ViewAgent, places: Sequence[Place], tasks: Sequence[Episode], ch
     stopped = np.zeros(len(tasks), bool)
     going = list(range(len(tasks)))
     z = target.new_zeros(len(tasks), 0, agent.width)
-    for step in range(BUDGET + 1):
+    for _ in range(BUDGET + 1):
         views = Gallery(places)
         index = np.array([views(tasks[i].scene, [nodes[i][-1]])[0] for i in going])
         here = agent.encode(views.images().to(device))[index]
@@ -73,10 +73,11 @@ def _run(agent: ViewAgent, places: Sequence[Place], tasks: Sequence[Episode], ch
         closed = np.stack([closed_moves(places[tasks[i].scene], nodes[i], moves[i])[-1] for i in going])
         seen = torch.ones(z.shape[:2], dtype=torch.bool, device=device)
         hidden = agent.remember(z, torch.from_numpy(pose).to(device), seen).hidden[:, -1]
+        # At the last step only STOP is open.
         done = choose(agent.decide(hidden, torch.from_numpy(closed).to(device)).float().cpu()).numpy()
         stopped[going] = done == Move.STOP
         on = np.flatnonzero(done != Move.STOP)
-        if step == BUDGET or not len(on):
+        if not len(on):
             break
         going, z = [going[i] for i in on], z[torch.from_numpy(on).to(device)]
         for i, move in zip(going, done[on].tolist(), strict=True):

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from envs.view_planning.env import BUDGET
-from envs.view_planning.lattice import Move, path_nodes
+from envs.view_planning.lattice import Move, arrived, path_nodes
 from envs.view_planning.tasks import CHOICES, Place
 
 from ..errors import UserError
@@ -80,10 +80,10 @@ def replay(place: Place, record: Record) -> np.ndarray:
     """Nodes that the record's moves lead through.
 
     Raises:
-        ValueError: they do not end at its goal, or two options of a choice end at the same place.
+        ValueError: they do not end where its goal counts as reached, or two options of a choice end at the same place.
     """
     nodes = path_nodes(place.table, record.start, record.moves)
-    if nodes[-1] != record.goal and not record.astray:
+    if not record.astray and not arrived(place.metric[nodes[-1]], place.metric[record.goal]):
         raise ValueError(f"the moves of a record of room {record.scene} end at {nodes[-1]}, not at {record.goal}")
     for path, end in zip(record.paths, record.ends, strict=True):
         if path_nodes(place.table, record.start, path)[-1] != end:

@@ -110,7 +110,7 @@ def oracle(places: Sequence[Place], tasks: Sequence[Episode]) -> list[Trajectory
 
 
 def random_moves(places: Sequence[Place], tasks: Sequence[Episode], seed: int, stops: bool = True) -> list[Trajectory]:
-    """Uniformly random moves, with STOP as one of them or, to explore, without it until the budget is spent."""
+    """Uniformly random moves, with STOP as one of them and when the budget is spent or, to explore, without it."""
     rng, out = np.random.default_rng(seed), []
     for task in tasks:
         place, path, stopped = places[task.scene], [task.start], False
@@ -121,6 +121,6 @@ def random_moves(places: Sequence[Place], tasks: Sequence[Episode], seed: int, s
             if not stopped:
                 moves.append(move)
                 path.append(int(place.table[path[-1], move]))
-        there = stopped and bool(arrived(place.metric[path[-1]], place.metric[task.goal]))
-        out.append(Trajectory(task.scene, task.goal, np.array(path), np.array(moves, int), stopped, there))
+        there = stops and bool(arrived(place.metric[path[-1]], place.metric[task.goal]))
+        out.append(Trajectory(task.scene, task.goal, np.array(path), np.array(moves, int), stops, there))
     return out

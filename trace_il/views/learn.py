@@ -25,9 +25,11 @@ VALIDATED = 4  # batches
 def path_loss(agent: ViewAgent, batch: PathBatch) -> tuple[Tensor, dict[str, Tensor]]:
     """Cross-entropy of what is best, and the errors of the moves that are left and of where the goal is."""
     hidden, where, belief = agent(batch)
-    logits = agent.move(hidden)
-    asked = batch.label.sum(-1) > 0
-    entropy = -(batch.label * logits.log_softmax(-1)).sum(-1)
+    logits = agent.decide(hidden, batch.closed)
+    label = batch.label * ~agent.shut(batch.closed)  # what it leaves alone is not asked for
+    label = label / label.sum(-1, keepdim=True).clamp_min(1e-6)
+    asked = label.sum(-1) > 0
+    entropy = -(label * logits.log_softmax(-1)).sum(-1)
     move = entropy[asked].mean() if asked.any() else entropy.sum() * 0
     known = batch.left >= 0
     off = nn.functional.smooth_l1_loss(
@@ -38,7 +40,7 @@ def path_loss(agent: ViewAgent, batch: PathBatch) -> tuple[Tensor, dict[str, Ten
         for part, told in ((where, known & batch.seen), (belief, known))
     )
     off = off / known.sum().clamp_min(1)
-    right = torch.take_along_dim(batch.label, logits.argmax(-1, keepdim=True), -1).squeeze(-1) > 0
+    right = torch.take_along_dim(label, logits.argmax(-1, keepdim=True), -1).squeeze(-1) > 0
     accuracy = right[asked].float().mean() if asked.any() else entropy.sum() * 0
     figures = {"move": move.detach(), "left": off.detach(), "where": alone.detach(), "belief": away.detach()}
     figures["move_accuracy"] = accuracy
