@@ -7,8 +7,10 @@
                 quarter of the rollouts, with a hidden pose, with a camera that may go back to where it was, with a
                 graph that forgets (without merging: hindsight)
 
-All arms begin with the same base agent of a seed, move the camera as often, and take as many optimiser steps where they
-are trained with supervision. Finished runs are not repeated, interrupted ones continue. Writes results/<part>.json.
+All arms begin with the same base agent of a seed, explore in as many rollouts of at most 20 moves (a policy that says
+STOP makes fewer: the table tells how many), and take as many optimiser steps where they are trained with supervision.
+
+Finished runs are not repeated, interrupted ones continue. Writes results/<part>.json.
 """
 
 import argparse
@@ -82,6 +84,7 @@ def rows(arm: str, seed: int, summary: Row) -> list[Row]:
     out = []
     for stage, scores in summary["scores"].items():
         row = {"arm": arm, "seed": seed, "stage": stage, **scores, "trained_at": summary["commit"]}
+        row["explored_moves"] = summary["explored_moves"]  # by the last iteration
         out.append(row | {f"seconds_{phase}": value for phase, value in summary["seconds"].items()})
     return out
 

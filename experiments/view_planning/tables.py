@@ -15,18 +15,30 @@ def named(row: Row) -> str:
     return row["arm"] if row["stage"] == "trained" else f"{row['arm']}, {row['stage']}"
 
 
+def by_room(rows: list[Row]) -> dict[int, np.ndarray]:
+    """Success in every room (rooms,), by seed."""
+    return {row["seed"]: np.array([*map(int, row["outcomes"])]).reshape(row["rooms"], -1).mean(1) for row in rows}
+
+
+def interval(values: np.ndarray) -> tuple[float, float, float]:
+    """Mean of (seeds, rooms) and its 95 % interval by drawing seeds and rooms anew: all seeds are judged on the same
+    tasks, and those of a room are alike, so they are no independent episodes."""
+    rng, (seeds, rooms) = np.random.default_rng(0), values.shape
+    draws = [values[rng.integers(seeds, size=seeds)][:, rng.integers(rooms, size=rooms)].mean() for _ in range(4000)]
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return float(values.mean()), float(low), float(high)
+
+
 def pooled(rows: list[Row]) -> tuple[float, float, float]:
-    """Success over all seeds with its Wilson 95 % interval."""
-    n = sum(row["episodes"] for row in rows)
-    p, z = sum(row["success"] * row["episodes"] for row in rows) / n, 1.96
-    centre, half = (p + z * z / (2 * n)), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return p, max(0.0, (centre - half) / (1 + z * z / n)), min(1.0, (centre + half) / (1 + z * z / n))
+    """Success over all seeds with its 95 % interval."""
+    return interval(np.stack([*by_room(rows).values()]))
 
 
-def difference(ours: list[Row], others: list[Row]) -> tuple[float, float, float]:
-    """How much more often ours succeeds, with its 95 % interval (Newcombe 1998, method 10)."""
-    (p, low, high), (q, bottom, top) = pooled(ours), pooled(others)
-    return p - q, p - q - float(np.hypot(p - low, top - q)), p - q + float(np.hypot(high - p, q - bottom))
+def difference(ours: list[Row], others: list[Row]) -> tuple[float, float, float] | None:
+    """How much more often ours succeeds on the same tasks and seeds, with its 95 % interval; None: no common seed."""
+    one, two = by_room(ours), by_room(others)
+    common = sorted(set(one) & set(two))
+    return interval(np.stack([one[seed] - two[seed] for seed in common])) if common else None
 
 
 def views_table(about: Row) -> str:
@@ -40,9 +52,30 @@ def views_table(about: Row) -> str:
         for key in COLUMNS[1:]:
             values = [100 * row[key] for row in own if row.get(key) is not None]
             cells.append(f"{np.mean(values):.1f}" if values else "")
-        apart = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * v for v in difference(ours, own))) if ours else ""
-        lines.append([name, str(len(own)), *cells, "" if name == OURS else apart])
-    header = ["arm", "seeds", "success %", "short", "long", "SPL", "STOP right", "P2V", "V2P", f"{OURS} minus it"]
+        moves = [row["explored_moves"] for row in own if row.get("explored_moves") and row["stage"] == "trained"]
+        cells.append(f"{np.mean(moves):.0f}" if moves else "")
+        apart = difference(ours, own) if name != OURS else None
+        lines.append(
+            [
+                name,
+                str(len(own)),
+                *cells,
+                "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * v for v in apart)) if apart else "",
+            ]
+        )
+    header = [
+        "arm",
+        "seeds",
+        "success %",
+        "short",
+        "long",
+        "SPL",
+        "STOP right",
+        "P2V",
+        "V2P",
+        "explored",
+        f"{OURS} minus it",
+    ]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *lines)) + "\n\n"
 
 

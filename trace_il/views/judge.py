@@ -56,12 +56,14 @@ def score(places: Sequence[Place], tasks: Sequence[Episode], found: Sequence[Tra
     """Scores of one trajectory a task.
 
     `success` with its Wilson interval, over all tasks and over short and long ones; `spl`, success weighted by shortest
-    over actual length (Anderson et al. 2018); `stop_precision`, the share of STOPs that were right; errors of position
-    (m) and rotation (degrees) at the end; `oscillation`; `by_moves`, success by the fewest moves there are.
+    over actual length (Anderson et al. 2018); `stopped`, the share that said STOP before its moves were spent, and
+    `stop_precision`, the share of those that were right; errors of position (m) and rotation (degrees) at the end;
+    `oscillation`; `by_moves`, success by the fewest moves there are; `outcomes`, a "1" or "0" for each task, and the
+    number of `rooms`, whose tasks stand together.
     """
     success = np.array([own.success for own in found])
     short = np.array([task.short for task in tasks])
-    stopped = np.array([own.stopped for own in found])
+    stopped = np.array([own.stopped and len(own.moves) < BUDGET for own in found])
     fewest = np.array([int(places[task.scene].moves_left(task.goal)[task.start]) for task in tasks])
     taken = np.array([len(own.moves) for own in found])
     ends = [differences(places[own.scene].metric[own.nodes[-1]], places[own.scene].metric[own.goal]) for own in found]
@@ -78,6 +80,8 @@ def score(places: Sequence[Place], tasks: Sequence[Episode], found: Sequence[Tra
         "position_error": float(np.mean([apart for apart, _ in ends])),
         "rotation_error": float(np.mean([angle for _, angle in ends])),
         "oscillation": float(np.mean([oscillation(own) for own in found])),
+        "outcomes": "".join("01"[int(own)] for own in success),
+        "rooms": len({task.scene for task in tasks}),
         "by_moves": {str(n): float(success[fewest == n].mean()) for n in np.unique(fewest)},
     }
     return out

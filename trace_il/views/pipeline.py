@@ -285,6 +285,9 @@ def view_job(config: ViewRunConfig) -> Path:
     save_agent(folder / "agent.pt", job.agent, config)
     evaluation = config.evaluation
     test = rooms(config, "test", config.env.test_rooms)
+    explored = 0
+    for number in range(1, config.view.iterations + 1):
+        explored += json.loads((folder / f"iteration_{number}/scores.json").read_text())["explored_moves"]
     scores = {"trained": job.judge(test, evaluation.episodes, evaluation.items, evaluation.seed)}
     for number in range(1, config.view.iterations):
         load_weights(folder / f"iteration_{number}/agent.pt", job.agent)
@@ -292,6 +295,7 @@ def view_job(config: ViewRunConfig) -> Path:
     clock.lap("evaluation")
     parameters = sum(parameter.numel() for parameter in job.agent.parameters())
     summary = {**provenance([config.seed]), "name": config.name, "scores": scores, "parameters": parameters}
+    summary["explored_moves"] = explored
     summary["seconds"] = {phase: round(value, 1) for phase, value in clock.seconds.items()}
     if evaluation.recording:
         from .viewer import save_picture, show, write_recording
