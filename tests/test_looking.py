@@ -46,7 +46,7 @@ def test_only_the_camera_that_is_aimed_sees_the_card(task):
                 env.share_in_view(env.data, "overhead", "cue") == env.share_in_view(env.data, "left_wrist", "cue") == 0
             )
     shares, phase = np.array(seen), np.array(phases)
-    assert info["is_success"] and shares[0] == 0 and shares.max() > LARGE and (shares > LARGE).sum() >= 20
+    assert info["is_success"] and shares[0] == 0 and shares.max() > LARGE and (shares > LARGE / 2).sum() >= 20
     assert (phase[shares > 0] == Phase.CUE).all() and (phase[-100:] >= Phase.SHARED).all()
     env.close()
 

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from envs.base import Phase
+
 from .agent import Controller
 from .checkpoint import load_agent
 from .environment import MAX_STEPS, camera_sizes, check_channels, make_env, stack_cameras
@@ -62,6 +64,7 @@ class Rollout:
     branch_correct: int  # -1: the branch was not reached
     policy_ms: list[float]  # of each control step
     phases: list[int]  # of each control step, -1 where the environment has none
+    cue_step: int  # control step at which the evidence is seen first; -1: never
     recording: Recording | None = None
 
 
@@ -135,7 +138,7 @@ def rollout(controller: Any, env: Any, seed: int, record: bool = False, cue: int
     recording = Recording() if record else None
     policy_ms: list[float] = []
     phases: list[int] = []
-    step, done = 0, False
+    step, cue_step, done = 0, -1, False
     images = np.zeros(0)
     while not done:
         is_tick = step % spec["tick_every"] == 0
@@ -146,6 +149,8 @@ def rollout(controller: Any, env: Any, seed: int, record: bool = False, cue: int
         action = controller.step(torch.from_numpy(images)[None], torch.from_numpy(state)[None])[0].numpy()
         policy_ms.append(1e3 * (time.perf_counter() - begin))
         phases.append(int(info.get("phase", -1)))
+        if cue_step < 0 and info.get("cue_seen", phases[-1] == Phase.CUE):
+            cue_step = step
         if not np.isfinite(action).all():
             raise FloatingPointError(f"the policy's action is not finite at step {step} of seed {seed}")
         if recording is not None:
@@ -179,6 +184,7 @@ def rollout(controller: Any, env: Any, seed: int, record: bool = False, cue: int
         int(info.get("branch_correct", -1)),
         policy_ms,
         phases,
+        cue_step,
         recording,
     )
 

@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from envs.base import Phase
-
 from .files import atomic_write
 from .rollout import Rollout
 
@@ -42,15 +40,14 @@ def score(rollouts: list[Rollout]) -> dict[str, Any]:
     """Stage progress (%), branch accuracy, success and latency of a set of rollouts.
 
     Branch accuracy counts a rollout that does not reach the branch as wrong; `branch_accuracy_reached`
-    is over those that do. `cue_found` is the share of rollouts that see the evidence, `cue_step` the mean control step
-    at which they first do.
+    is over those that do. `cue_found` is the share of rollouts that see the evidence, `cue_steps` the control step at
+    which each first does, -1 where it never does.
     """
     n = len(rollouts)
     correct = sum(r.branch_correct == 1 for r in rollouts)
     reached = sum(r.branch_correct >= 0 for r in rollouts)
     success = sum(r.success for r in rollouts)
     progress = np.array([100 * r.progress for r in rollouts])
-    found = [own.index(True) for own in ([phase >= Phase.CUE for phase in r.phases] for r in rollouts) if any(own)]
     latency = np.concatenate([r.policy_ms[1:] for r in rollouts if len(r.policy_ms) > 1] or [[0.0]])
     return {
         "episodes": n,
@@ -64,8 +61,8 @@ def score(rollouts: list[Rollout]) -> dict[str, Any]:
         "success_interval": list(wilson_interval(success, n)),
         "policy_ms_p50": float(np.percentile(latency, 50)),
         "policy_ms_p95": float(np.percentile(latency, 95)),
-        "cue_found": len(found) / n,
-        "cue_step": float(np.mean(found)) if found else None,
+        "cue_found": sum(r.cue_step >= 0 for r in rollouts) / n,
+        "cue_steps": [r.cue_step for r in rollouts],
     }
 
 

@@ -255,7 +255,7 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
             phase = Phase.BRANCH
         elif progress.cue_over:
             phase = Phase.SHARED
-        elif progress.cue_seen:
+        elif progress.cue_seen or progress.glimpsed:
             phase = Phase.CUE
         return {
             "stage": progress.stage,
@@ -263,5 +263,6 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
             "is_success": progress.success,
             "branch_correct": -1 if progress.choice < 0 else int(progress.choice == self.cue),
             "phase": int(phase),
+            "cue_seen": progress.cue_seen,
             "cue": self.cue,
         }

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 DOWN = np.array([np.sqrt(0.5), 0.0, np.sqrt(0.5), 0.0])  # hand pointing down, fingers opening along y (wxyz)
 FORWARD = np.array([1.0, 0.0, 0.0, 0.0])  # hand pointing forward, fingers opening along y
 IK_DT = 0.05  # s
+SLOWLY = 0.08  # share of the way back from a look that is made slowly
 
 
 @dataclass
@@ -97,6 +98,7 @@ class Script:
     branch_step: int
     calm: tuple[tuple[int, int], ...]  # (first, last) steps without disturbances: grasps, placement, the branch
     look: Track | None = None  # joints of the right arm before all that, for a camera that has to be aimed, rad
+    stay: int = 0  # control steps near the end of `look`, on a slow first piece of the way back
     back: int = 0  # control steps from there to where the tracks begin
 
     def retimed(self, late: int, delay: float) -> "Script":
@@ -173,8 +175,11 @@ class ScriptedExpert:
         self.ik.solve(self._positions(0), self.script.orientation, iterations=40)
         self.look, self.offset = self.script.look, 0
         if self.look is not None:
+            seen, home = self.look.values[-1], self.ik.configuration.q[self.ik.index.arm_qpos[1]]
+            if self.script.stay:
+                self.look.through(self.look.steps[-1] + self.script.stay, *(seen + SLOWLY * (home - seen)))
             self.offset = self.look.steps[-1] + self.script.back
-            self.look.to(self.offset, *self.ik.configuration.q[self.ik.index.arm_qpos[1]])
+            self.look.to(self.offset, *home)
 
     def _positions(self, step: float) -> np.ndarray:
         return np.stack([self.script.left.at(step)[:3], self.script.right.at(step)[:3]])

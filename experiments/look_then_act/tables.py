@@ -24,15 +24,19 @@ def look_table(about: Row) -> str:
     lines.append(["---"] * len(lines[0]))
     for arm, rows in _groups(about["rows"]).items():
         each = [100 * row["branch_accuracy"] for row in rows]
-        slower = [row["cue_step"] / row["oracle_cue_step"] for row in rows if row["cue_step"] is not None]
+        steps = np.concatenate([np.column_stack((row["cue_steps"], row["oracle_cue_steps"])) for row in rows])
+        slower = (steps[:, 0] / steps[:, 1])[steps[:, 0] >= 0]
         cells = [f"{np.mean(each):.1f} ({', '.join(f'{v:.0f}' for v in each)})"]
         cells += [f"{100 * np.mean([row[key] for row in rows]):.1f}" for key in ("success", "cue_found")]
-        cells += [f"{np.mean(slower):.2f}" if slower else ""]
+        cells += [f"{np.median(slower):.2f}" if len(slower) else ""]
         cells += [f"{100 * np.mean([row['both_cues_right'] for row in rows]):.1f}"]
         lines.append([*map(str, arm), *cells])
     episodes = about["rows"][0]["episodes"]
     text = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-    return f"{text}\n\n{episodes} closed-loop episodes a seed. Steps to the cue: of the episodes in which it is seen. "
+    return (
+        f"{text}\n\n{episodes} closed-loop episodes a seed. Steps to the cue: median over the episodes in which it is "
+        "seen, each against the oracle in the same scene. "
+    )
 
 
 def look_plot(contents: list[Row]) -> Figure:

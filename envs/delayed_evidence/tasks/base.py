@@ -95,6 +95,7 @@ class Progress:
         self.choice = -1  # the cue value the robot acted for, once it has
         self.cue_seen = False  # the evidence is or was in view
         self.cue_over = False
+        self.glimpsed = False  # a piece of it, where it has to be looked for
         self.hidden_for = 0  # control steps since it was in view, where it comes and goes
         self.at_branch = False
         self.over = False  # nothing that counts can happen any more

@@ -5,11 +5,13 @@ nor that of the left wrist sees into it. The right hand takes its camera from vi
 card, and then back to where its work begins.
 """
 
+from dataclasses import replace
+
 import mujoco
 import numpy as np
 
 from .. import viewpoints
-from ..expert import Track
+from ..expert import Script, Track
 from ..robot import FINGER_OPEN, RobotIndex
 from ..scene import Factors, add_box
 from .base import Layout, Progress, Task
@@ -18,9 +20,10 @@ HALF, HEIGHT, WALL = 0.07, 0.15, 0.004  # m, of the cupboard
 PLINTH = 0.1  # m; on it the card is as high as the camera, which comes nearer to it than over the roof
 CARD_HALF = (0.002, 0.045, 0.05)  # m
 FACING = np.radians([-130.0, -60.0])  # which way its open side looks; 0: along x
-STEPS, STAY, BACK = 9, 30, 26  # control steps: of a move of the camera, at the card, and from there to its work
+STEPS, STAY, BACK = 9, 30, 26  # control steps: of a move of the camera, beside the card, and from there to its work
 GONE = 15  # control steps out of view after which the card has left it
 NEAREST, FARTHEST = 2, 6  # moves from the first viewpoint to one that shows the card
+READABLE = 0.005  # share of the picture from which on the card counts as seen
 TRIES = 200  # cupboards that are drawn
 COLOR = (0.7, 0.6, 0.45, 1)
 
@@ -67,14 +70,12 @@ def place_cupboard(
     return {"look": joints[viewpoints.LOOKS[task.look](room, start, rng)]}
 
 
-def way_to_look(layout: Layout) -> Track | None:
-    """Joints of the right arm while it looks; None: it does not."""
+def looking(script: Script, layout: Layout) -> Script:
+    """The script, begun by looking for the card; where nobody looks, the hand goes from there straight to its work."""
     look = Track(layout["look"][0])
-    if len(layout["look"]) == 1:
-        return None
     for number, joints in enumerate(layout["look"][1:], 1):
-        look.to(STEPS * number, *joints)
-    return look.hold(look.steps[-1] + STAY)
+        look.through(STEPS * number, *joints, speed=0.5 if number < len(layout["look"]) - 1 else 0.0)
+    return replace(script, cue_step=1, look=look, stay=STAY if len(look.steps) > 1 else 0, back=BACK)
 
 
 def card_in_view(task: Task, data: mujoco.MjData) -> float:
@@ -83,10 +84,12 @@ def card_in_view(task: Task, data: mujoco.MjData) -> float:
 
 
 def check_card(task: Task, data: mujoco.MjData, progress: Progress) -> None:
-    """Whether any of the card is in view, and whether it was and has left view for good."""
-    if progress.cue_over:
+    """Whether the card is or was in view, well or a piece of it, and whether it has left view for good."""
+    if progress.cue_over and progress.cue_seen:
         return
-    shown = card_in_view(task, data) > 0
-    progress.cue_seen = progress.cue_seen or shown
-    progress.hidden_for = 0 if shown else progress.hidden_for + 1
-    progress.cue_over = progress.cue_seen and progress.hidden_for > GONE
+    share = card_in_view(task, data)
+    progress.cue_seen = progress.cue_seen or share >= READABLE
+    if not progress.cue_over:
+        progress.glimpsed = progress.glimpsed or share > 0
+        progress.hidden_for = 0 if share > 0 else progress.hidden_for + 1
+        progress.cue_over = progress.glimpsed and progress.hidden_for > GONE

@@ -11,7 +11,7 @@ from ..expert import DOWN, Script, Track
 from ..robot import FINGER_OPEN
 from ..scene import Factors
 from .base import Layout, Progress
-from .cupboard import BACK, CARD_HALF, add_cupboard, check_card, place_cupboard, way_to_look
+from .cupboard import CARD_HALF, add_cupboard, check_card, looking, place_cupboard
 from .medicine import TABLE, Medicine
 
 CUPBOARD = np.array([0.46, 0.13])
@@ -19,7 +19,7 @@ CUPBOARD = np.array([0.46, 0.13])
 
 class MedicineActive(Medicine):
     name = "medicine_active"
-    version = 2
+    version = 3
     description = "look into the cupboard and return the medicine box to the bin of the card's colour"
     horizon = 640
     stages = (("return", "box_lifted"), ("return", "box_placed"))
@@ -42,7 +42,7 @@ class MedicineActive(Medicine):
         right.to(60, *layout["box"], TABLE + 0.17, FINGER_OPEN)
         self.put_away(right, layout, cue)
         calm = ((86, 104), (212, 240), (264, 300))
-        return Script(left, right, Track(np.zeros(3)), (DOWN, DOWN), 1, 240, calm, way_to_look(layout), BACK)
+        return looking(Script(left, right, Track(np.zeros(3)), (DOWN, DOWN), 1, 240, calm), layout)
 
     def check(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, progress: Progress) -> None:
         check_card(self, data, progress)

@@ -4,15 +4,13 @@ The right hand looks into a cupboard on a stand, puts a gray object away, and th
 the tool of the card's colour is taken first. Mobile base, visual-only evidence.
 """
 
-from dataclasses import replace
-
 import mujoco
 import numpy as np
 
 from ..expert import Script
 from ..scene import CUE_COLORS, Factors, add_box
 from .base import Layout, Progress
-from .cupboard import BACK, CARD_HALF, HALF, add_cupboard, check_card, place_cupboard, way_to_look
+from .cupboard import CARD_HALF, HALF, add_cupboard, check_card, looking, place_cupboard
 from .tool import TOP, WOOD, Tool
 
 CUPBOARD = np.array([0.46, 0.33])
@@ -20,7 +18,7 @@ CUPBOARD = np.array([0.46, 0.33])
 
 class ToolActive(Tool):
     name = "tool_active"
-    version = 2
+    version = 3
     description = "look into the cupboard, put the object away, drive and take first the tool of the card's colour"
     horizon = 690
     decoy_half = CARD_HALF
@@ -40,7 +38,7 @@ class ToolActive(Tool):
         model.geom("cue").rgba = CUE_COLORS[cue]
 
     def script(self, layout: Layout, cue: int) -> Script:
-        return replace(super().script(layout, cue), cue_step=1, look=way_to_look(layout), back=BACK)
+        return looking(super().script(layout, cue), layout)
 
     def check_cue(self, model: mujoco.MjModel, data: mujoco.MjData, progress: Progress) -> None:
         check_card(self, data, progress)
