@@ -200,7 +200,11 @@ def validate_views(config: ViewRunConfig) -> None:
     )
     at_least = {"view.iterations": (view.iterations, 0), "view.rounds": (view.rounds, 1), "view.group": (view.group, 2)}
     at_least |= {"view.rollouts": (view.rollouts, 1), "view.records": (view.records, 10), "seed": (config.seed, 0)}
-    at_least |= {"view.longest": (view.longest, 2), "trainer.base_epochs": (trainer.base_epochs, 1)}
+    at_least |= {
+        "view.longest": (view.longest, 2),
+        "view.longest_choice": (view.longest_choice, 1),
+        "trainer.base_epochs": (trainer.base_epochs, 1),
+    }
     at_least |= {"trainer.batch_size": (trainer.batch_size, 2), "evaluation.episodes": (config.evaluation.episodes, 1)}
     at_least |= {f"env.{name}": (getattr(env, name), 1) for name in ("rooms", "dev_rooms", "test_rooms")}
     at_least |= {"evaluation.items": (config.evaluation.items, 0)}

@@ -5,7 +5,8 @@
                 the oracle
     ablations   graph distillation without reverse edges, with random walks of the graph, with shorter paths, with a
                 quarter of the rollouts, with a hidden pose, with a camera that may go back to where it was, with a
-                graph that forgets (without merging: hindsight)
+                graph that forgets (without merging: hindsight); with questions as short as hindsight's; all
+                rollouts at once and then all training, in place of three iterations
 
 All arms begin with the same base agent of a seed, explore in as many rollouts of at most 20 moves (a policy that says
 STOP makes fewer: the table tells how many), and take as many optimiser steps where they are trained with supervision.
@@ -46,6 +47,8 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
     "pose hidden": ("view.pose=false",),
     "may go back": ("view.revisit=true",),
     "graph forgets": ("view.persistent=false",),
+    "questions of two moves": ("view.longest_choice=2",),
+    "one iteration": ("view.iterations=1", "view.rollouts=768", "view.rounds=12", "trainer.epochs=60"),
 }
 TEST_SEED, TEST_EPISODES = 8_000_000, 500
 

@@ -40,6 +40,7 @@ class ViewConfig:
     walk: bool = False  # random walks of the graph in place of shortest ways
     persistent: bool = True  # the graph keeps what earlier iterations found
     longest: int = 8  # moves of a path
+    longest_choice: int = 6  # moves of a path in a multiple-choice record of a graph; others have at most two
     records: int = 24000  # distilled in an iteration
     pose: bool = True  # the agent knows its pose since the start
     revisit: bool = False  # it may go back to where it has been

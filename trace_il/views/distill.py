@@ -28,7 +28,6 @@ from envs.view_planning.tasks import CHOICES, Place
 from .graph import Router, Trajectory, ViewGraph
 
 KINDS = ("navigate", "sequence", "choose_path", "choose_view", "distance", "inverse", "arrived")
-LONGEST_CHOICE = 6  # moves
 CHOICE_KINDS = ("choose_path", "choose_view")
 SHARES = (0.6, 0.05, 0.12, 0.12, 0.03, 0.04, 0.04)  # of the kinds
 ASTRAY, TARGETS, WINDOW = 0.8, 4, 10  # share of navigation that follows trajectories; targets of a part; its most moves
@@ -67,13 +66,14 @@ class Sampler:
         walk: paths are random walks of the graph and their own moves the labels, as in the paper's code; False: the
             shortest ways, and everything that lies on one is right.
         longest: of a path, moves.
+        longest_choice: of a path in a multiple-choice record, moves.
     """
 
     def __init__(
         self, place: Place, graph: ViewGraph, trajectories: Sequence[Trajectory] = (), walk: bool = False,
-        longest: int = 8,
+        longest: int = 8, longest_choice: int = 6,
     ) -> None:  # fmt: skip
-        self.place, self.walk, self.longest = place, walk, longest
+        self.place, self.walk, self.longest, self.longest_choice = place, walk, longest, min(longest, longest_choice)
         self.trajectories = [own for own in trajectories if len(own.moves)]
         self.router = Router(graph)
         self.index = graph.index
@@ -154,7 +154,7 @@ class Sampler:
 
     def choice(self, rng: np.random.Generator, kind: str) -> list[Record]:
         """A multiple-choice record: four random walks of the graph from one node, of one length, to different ends."""
-        at, length = int(rng.choice(self.usable)), int(rng.integers(1, min(self.longest, LONGEST_CHOICE) + 1))
+        at, length = int(rng.choice(self.usable)), int(rng.integers(1, self.longest_choice + 1))
         options: dict[int, tuple[int, ...]] = {}
         for _ in range(4 * CHOICES):
             moves = tuple(random_walk(self.router.forward, at, length, rng))

@@ -187,9 +187,10 @@ class Job:
                 ]
                 made = list(distil(samplers, view.records, seed, paths))
             else:
+                own = [[one for one in every if one.scene == place.index] for place in self.train]
                 samplers = [
-                    Sampler(place, graph, [one for one in every if one.scene == place.index], view.walk, view.longest)
-                    for place, graph in zip(self.train, graphs, strict=True)
+                    Sampler(*parts, view.walk, view.longest, view.longest_choice)
+                    for parts in zip(self.train, graphs, own, strict=True)
                 ]
                 made = list(distil(samplers, view.records, seed))
             if made and view.learn != "graph":  # choices need several ways from a node, which one trajectory has not
