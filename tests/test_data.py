@@ -253,6 +253,9 @@ def test_scenes_are_held_out_whole(tmp_path):
     list(collect(tmp_path / "d", CollectSpec("Corridor-v0", {"delay": 15, "cue_values": 4}), 10, workers=1))
     data = EpisodeDataModule(tmp_path / "d", 2, 20, holdout=0.1, together=4)
     assert data.train_numbers == list(range(8)) and data.held_out_numbers == [8, 9]
+    grown = EpisodeDataModule(tmp_path / "d", 2, 20, episodes=len(data.dataset) - 4, together=4)
+    with pytest.raises(UserError, match="now has"):  # a run that goes on must find the episodes that it began with
+        data.load_state_dict(grown.state_dict())
     data = EpisodeDataModule(tmp_path / "d", 2, 20, holdout=0.3, together=4)
     assert data.train_numbers == list(range(4)) and data.held_out_numbers == [4, 5, 6, 7, 8, 9]
 

@@ -141,7 +141,7 @@ def test_killed_training_continues_to_the_same_weights(workplace):
     assert "continuing" not in program("train.py", *arguments, "name=whole", cwd=workplace).stdout
     folders = [workplace / "runs" / name for name in ("whole", "killed")]
     one, two = (torch.load(folder / "checkpoints/last.ckpt", weights_only=True) for folder in folders)
-    assert one["global_step"] == two["global_step"] == 36
+    assert one["global_step"] == two["global_step"] == 36 and "episodes" in one["EpisodeDataModule"]
     for key in ("state_dict", "current_model_state"):  # averaged and raw weights
         for name, value in one[key].items():
             assert torch.equal(value, two[key][name]), name

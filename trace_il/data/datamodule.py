@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -75,6 +76,17 @@ class EpisodeDataModule(pl.LightningDataModule):
         self.episodes = EpisodeDataset(self.dataset, FrameCache(self.dataset, progress), tick_every, chunk, together)
         self.batch_size, self.steps_per_epoch = batch_size, steps_per_epoch
         self.seed, self.num_workers, self.together = seed, num_workers, together
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"episodes": len(self.train_numbers) + len(self.held_out_numbers)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        before, now = state_dict["episodes"], self.state_dict()["episodes"]
+        if before != now:
+            raise UserError(
+                f"this run was begun with {before} episodes and {self.dataset.root} now has {now}; put it back "
+                "to go on, or begin again with overwrite=true or another name"
+            )
 
     def train_order(self, epoch: int, rank: int = 0, world: int = 1) -> list[list[tuple[int, int]]]:
         """(episode, offset) of each batch of an epoch: consecutive slices of an endless stream of permutations.
