@@ -24,7 +24,7 @@ GRID = (
 )
 MOVES = 2 * len(GRID)  # one step up or down each axis of the grid
 CLOSE = 0.004, 0.06  # m and rad: how exactly inverse kinematics must reach a viewpoint
-WALK, WALKS = 16, 24  # moves of a random walk, and walks that are merged at a time
+WALK, WALKS = 16, 96  # moves of a random walk, and walks that are merged at a time
 SWEEP = [2, 0, 6, 7, 4, 5, 3, 1]  # moves in the order in which a sweep tries them: left, ahead, turns, up, down, back
 LARGE = 0.02  # share of the picture that the card must fill, for a viewpoint to show it
 
@@ -105,8 +105,10 @@ def walk(room: Outlook, start: int, rng: np.random.Generator) -> list[int]:
 
 
 def shortest(room: Outlook, table: np.ndarray, start: int) -> list[int]:
-    """A shortest way of a table to where the card is seen."""
-    return path_nodes(table, start, descend(table, room.moves_left(table), start)).tolist()
+    """A shortest way of a table to where the card is seen: of several, the one that turns and rises first, so that
+    demonstrations agree, and what the camera then sees can tell how to go on."""
+    moves = MOVES - 1 - np.array(descend(table[:, ::-1], room.moves_left(table), start), int)
+    return path_nodes(table, start, moves).tolist()
 
 
 def known(room: Outlook, paths: list[list[int]]) -> np.ndarray:

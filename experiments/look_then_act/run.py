@@ -37,6 +37,7 @@ from trace_il.rollout import load_controller, policy_spec, rollout  # noqa: E402
 from trace_il.scores import write_results  # noqa: E402
 
 EPISODES, MOST = 50, 200  # of an evaluation; demonstrations
+EPOCHS = 72  # twice as many as of a passive task, since episodes are longer
 FIRST = EvaluationConfig().seed  # of an evaluation
 SWAPPED = 20  # scenes that are shown with either cue
 
@@ -64,7 +65,13 @@ class Case:
         words += [f"data.episodes={self.demonstrations}", f"seed={self.seed}", f"evaluation.episodes={EPISODES}"]
         words.append(f"trainer.init=runs/{self.passive.name}/checkpoints/last.ckpt")
         # A policy that is also trained without a past learns that an empty memory means nothing; here it means: look.
-        return [*words, "trainer.clear_share=0", "evaluation.export=false", "evaluation.cleared=false"]
+        return [
+            *words,
+            "trainer.clear_share=0",
+            f"trainer.epochs={EPOCHS}",
+            "evaluation.export=false",
+            "evaluation.cleared=false",
+        ]
 
 
 def cases(part: str, tasks: list[str], seeds: list[int]) -> list[Case]:
