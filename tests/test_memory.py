@@ -115,6 +115,16 @@ def test_teacher_is_causal_and_has_the_memorys_shape():
     assert torch.equal(teacher(changed, given.address).slots[:, :6], taught.slots[:, :6])
 
 
+@pytest.mark.parametrize("name", ["trace", "gru"])
+def test_a_recurrent_memory_begins_by_keeping(name):
+    """Of what the first tick left much is there 20 ticks later, or training would never hear of it; alike for both."""
+    torch.manual_seed(0)
+    memory, given, other = MEMORIES[name](E, Q, width=64), evidence(21), evidence(21)
+    other.content[:, 0] += 1
+    trace = (memory.scan(given).slots - memory.scan(other).slots).flatten(2).norm(dim=-1).mean(0)
+    assert 0.3 < trace[-1] / trace[0] < 1
+
+
 def test_channels_with_gates_of_their_own_forget_at_their_own_pace():
     memory = TraceMemory(E, Q, slots=1, width=16, gate_bias=-3.0, gate_span=3.0)
     given, other = evidence(30), evidence(30)

@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,22 +20,32 @@ PROBE = "probe.pt"  # in the folder of a run, written by experiments/diagnostics
 cosine = nn.functional.cosine_similarity
 
 
-def pass_through(
-    agent: Agent, images: Tensor, states: Tensor, path: Tensor | None = None, at: Tensor | None = None
-) -> tuple[Readout, Tensor]:
+class Change(NamedTuple):
+    """Another path in place of an episode's own, for the signature only."""
+
+    path: Tensor  # (T', D), standardised
+    at: Tensor  # (N',) point of the path at each tick
+    frames: Tensor  # (N',) tick of the episode that saw what is seen there
+
+    def nearest(self, ticks: int) -> Tensor:
+        """The tick (N,) of the path at which each of the episode's `ticks` would be."""
+        return (self.frames.unsqueeze(1) - torch.arange(ticks)).abs().argmin(0)
+
+
+def pass_through(agent: Agent, images: Tensor, states: Tensor, change: Change | None = None) -> tuple[Readout, Tensor]:
     """Readout (N, ...) and standardised chunks (N, H, A) of one whole episode.
 
     Args:
         images: uint8 (1, N, C, H, W, 3) at the ticks.
         states: (1, T, D) at every control step, physical units.
-        path: (T', D), standardised, in place of the episode's own path, for the signature only.
-        at: (N,), which point of `path` each tick has reached.
+        change: the path that the memory is to believe in; N is then the number of its ticks.
     """
     features, evidence = agent.gather(images, states)
-    if path is not None and at is not None:
-        xi = sig.prefix_signature(path, agent.depth)[at].unsqueeze(0)
+    if change is not None:
+        xi = sig.prefix_signature(change.path, agent.depth)[change.at].unsqueeze(0)
         previous = torch.cat([xi[:, :1], xi[:, :-1]], dim=1)
-        evidence = Evidence(evidence.content, agent.address(xi, previous))
+        evidence = Evidence(evidence.content[:, change.frames], agent.address(xi, previous))
+        features = features[change.frames]
     readout = agent.memory.scan(evidence)
     flat = Readout(*(part.flatten(0, 1) for part in readout))
     return Readout(*(part[0] for part in readout)), agent.policy.act(features, flat)
@@ -47,41 +58,51 @@ def sample(path: Tensor, where: Tensor) -> Tensor:
     return torch.lerp(path[low], path[high], (where - low).unsqueeze(-1))
 
 
-def transforms(path: Tensor, ticks: Tensor, mask: Tensor, rng: np.random.Generator) -> dict[str, tuple[Tensor, Tensor]]:
+def transforms(path: Tensor, ticks: Tensor, mask: Tensor, rng: np.random.Generator) -> dict[str, Change]:
     """Changed paths (TRACE, diagnostics), by name.
+
+    A robot that takes half as long again ticks half as often again, so resampling and jitter change where ticks fall,
+    how much of the path lies between them, and how often slots are written.
 
     Args:
         path: (T, D), standardised.
-        ticks: (N,), control steps.
+        ticks: (N,), control steps, evenly spaced.
         mask: (D,), 0 where a channel is constant.
         rng: of the jitter and of the offset.
-    Returns:
-        each changed path, and the point of it that is at the place of each tick; for the reversal, at its time.
     """
-    length = len(path)
+    length, every, own = len(path), int(ticks[1] - ticks[0]), torch.arange(len(ticks))
+
+    def timed(where: Tensor) -> Change:
+        """The path at fractional steps `where`, with its own ticks."""
+        at = torch.arange(0, len(where), every)
+        return Change(sample(path, where), at, (where[at] / every).round().long().clamp_max(len(ticks) - 1))
+
     knots = np.arange(0, length + 20, 20)
     speed = np.interp(np.arange(length - 1), knots, rng.uniform(0.5, 1.5, len(knots)))
     passed = np.concatenate([[0], np.cumsum(speed)])
     warp = torch.from_numpy(passed * (length - 1) / passed[-1]).float()  # the point of the old path at each new step
-    finer = torch.linspace(0, length - 1, round(1.5 * length))
     kept = torch.arange(0, length, 4)
     offset = torch.from_numpy(rng.normal(0, 0.5, path.shape[1])).float() * mask
     return {
-        "time resampling": (sample(path, finer), (ticks * (len(finer) - 1) / (length - 1)).round().long()),
-        "speed jitter": (sample(path, warp), (warp.unsqueeze(1) - ticks).abs().argmin(0)),
-        "state offset": (path + offset, ticks),
-        "sparse sampling": (path[kept], ticks // 4),
-        "order reversal": (path.flip(0), ticks),
+        "time resampling": timed(torch.linspace(0, length - 1, round(1.5 * length))),
+        "speed jitter": timed(warp),
+        "state offset": Change(path + offset, ticks, own),
+        "sparse sampling": Change(path[kept], ticks // 4, own),
+        "order reversal": Change(path.flip(0), ticks, own),
     }
 
 
 def route_similarity(agent: Agent, images: Tensor, states: Tensor) -> dict[str, Tensor]:
-    """Cosine (N,) of the routing at each tick of one episode with that of each changed path, by name."""
+    """Cosine (N,) of the routing at each tick of one episode with that of each changed path where it sees the same, by
+    name."""
     own, _ = pass_through(agent, images, states)
     path, ticks = agent.standardize_state(states[0]), torch.arange(images.shape[1]) * agent.tick_every
     changed = transforms(path, ticks, agent.standardize_state.mask, np.random.default_rng(0))
-    others = {name: pass_through(agent, images, states, *change)[0] for name, change in changed.items()}
-    return {name: cosine(other.routing, own.routing, dim=-1) for name, other in others.items()}
+    out = {}
+    for name, change in changed.items():
+        other = pass_through(agent, images, states, change)[0]
+        out[name] = cosine(other.routing[change.nearest(images.shape[1])], own.routing, dim=-1)
+    return out
 
 
 @dataclass(frozen=True)

@@ -225,12 +225,13 @@ def fit(config: TrainConfig, folder: Path, root: Path, console: Console) -> dict
     about = describe(to_plain(config), module.agent.spec)
     trainer = make_trainer(config, folder, run_id, about, "val/action_error", callbacks)
     seconds = fit_or_continue(trainer, module, data, folder, console)
+    agent = module.agent
+    parts: dict[str, Any] = {name: getattr(agent, name) for name in ("encoder", "memory", "policy")}
+    parts |= {"address": agent.address} if agent.memory.uses_address else {}
+    parts |= {"teacher, in training alone": module.teacher} if module.teacher is not None else {}
     report: dict[str, Any] = {
         "optimiser_steps": trainer.global_step,
-        "parameters": {
-            name: sum(p.numel() for p in getattr(module.agent, name).parameters())
-            for name in ("encoder", "address", "memory", "policy")
-        },
+        "parameters": {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()},
         "held_out": {
             k.removeprefix("val/"): float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")
         },

@@ -76,12 +76,12 @@ def routes(trained: Trained, _options: argparse.Namespace) -> list[Row]:
             continue
         path, ticks = agent.standardize_state(batch.states[0]), torch.arange(len(chunks)) * agent.tick_every
         rng = np.random.default_rng(number)
-        for name, (changed, at) in transforms(path, ticks, agent.standardize_state.mask, rng).items():
-            readout, other_chunks = pass_through(agent, batch.images, batch.states, changed, at)
-            before = slice(0, branch[0])
-            route = cosine(readout.routing[before], reference.routing[before], dim=-1).mean()
-            alike = cosine(readout.summary[branch], reference.summary[branch], dim=-1).mean()
-            decided = trained.templates.decide(other_chunks, batch.phase[0])
+        for name, change in transforms(path, ticks, agent.standardize_state.mask, rng).items():
+            readout, other_chunks = pass_through(agent, batch.images, batch.states, change)
+            there, before = change.nearest(len(chunks)), slice(0, branch[0])
+            route = cosine(readout.routing[there][before], reference.routing[before], dim=-1).mean()
+            alike = cosine(readout.summary[there][branch], reference.summary[branch], dim=-1).mean()
+            decided = trained.templates.decide(other_chunks[there], batch.phase[0])
             agree = np.mean([a == b for a, b in zip(own, decided or [], strict=True)])
             entry = scores.setdefault(name, [])
             entry.append([100 * float(route), 100 * (0.5 * (1 + float(alike)) / 2 + 0.5 * agree), 100 * agree])
@@ -96,11 +96,11 @@ def variants(setting: str, delay: float) -> dict[str, list[str]]:
     """Longer episodes of a setting than those of the run: what is changed in the environment.
 
     Args:
-        delay: of the run, in control steps, where the environment counts it so.
+        delay: of the run; in control steps where the environment counts it so.
     """
     if "env=corridor" not in SETTINGS[setting]:
-        longer = {f"{k}x": [f"env.delay={k}"] for k in (1, 1.25, 1.5, 2)}
-        return longer | {"1.5x, 2 distractors": ["env.delay=1.5", "env.decoys=2"]}
+        longer = {f"{k}x": [f"env.delay={delay * k}"] for k in (1, 1.25, 1.5, 2)}
+        return longer | {"1.5x, 2 distractors": [f"env.delay={delay * 1.5}", "env.decoys=2"]}
     return {f"{k}x": [f"env.delay={round(delay * k)}"] for k in (1, 1.25, 1.5, 2)}
 
 

@@ -22,6 +22,7 @@ from trace_il.scores import write_results  # noqa: E402
 
 HELD_OUT, ENOUGH, EPOCH = 100, 0.9, 40  # demonstrations, branch accuracy, optimiser steps between validations
 DEMONSTRATIONS, DELAY = 100, 60
+WINDOW = ("memory.stride=1", "memory.slots=48")  # ticks of the transformer memory: from the lamp to the hall
 METHODS = {
     "trace": [],
     "trace, no teacher": ["trainer.teacher=none"],
@@ -34,6 +35,8 @@ METHODS = {
     "trace + curriculum": [],  # begins with the weights of a run at a quarter of the delay
     "gru": ["memory=gru"],
     "gru, no teacher": ["memory=gru", "trainer.teacher=none"],
+    "transformer": ["memory=transformer", *WINDOW],
+    "transformer, no teacher": ["memory=transformer", *WINDOW, "trainer.teacher=none"],
     "lru": ["memory=lru"],
     "lru, no teacher": ["memory=lru", "trainer.teacher=none"],
 }

@@ -1,7 +1,7 @@
 """The tables of the paper in simulation: python experiments/tables/run.py TABLE [TABLE ...] [--jobs 2]
 
     main        five tasks, ACT and diffusion, without a memory and with TRACE
-    memories    every memory where it is hard: distractors and twice the delay, and two bits in one episode
+    memories    every memory with distractors and twice the delay, and with two bits in one episode
     ablations   TRACE with a part left out or a size changed, on the two bits
     pretraining five tasks with 25 demonstrations, with and without an encoder that learned from views before
 

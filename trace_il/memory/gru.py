@@ -5,13 +5,21 @@ from torch import Tensor, nn
 
 from .base import Evidence, Memory, Readout
 
+KEEP = 3.5  # of the update gate at the beginning, as TRACE's gate: what a tick left fades over 30 ticks, not over two
+
 
 class GRUMemory(Memory):
-    """Gated recurrent unit (Cho et al. 2014) on [content, address]; its hidden state is the only slot."""
+    """Gated recurrent unit (Cho et al. 2014) on [content, address]; its hidden state is the only slot.
+
+    Its update gate begins nearly shut (Gers et al. 2000; Tallec and Ollivier 2018): with no bias a cue would have faded
+    before the branch, and nothing of it would be left to learn from.
+    """
 
     def __init__(self, content_dim: int, address_dim: int, width: int = 128) -> None:
         super().__init__(content_dim, address_dim, slots=1, width=width)
         self.gru = nn.GRU(content_dim + address_dim, width, batch_first=True)
+        with torch.no_grad():
+            self.gru.get_parameter("bias_hh_l0")[width : 2 * width] += KEEP
 
     def step(self, state: Tensor, evidence: Evidence) -> tuple[Tensor, Readout]:
         inputs = torch.cat([evidence.content, evidence.address], dim=-1).unsqueeze(1)

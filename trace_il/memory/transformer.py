@@ -50,7 +50,7 @@ class TransformerMemory(Memory):
         key = self.key(entries).unflatten(-1, [self.heads, size])
         logits = torch.einsum("...hd,...khd->...hk", query, key) / math.sqrt(size)
         usable = torch.cat([filled, torch.ones_like(filled[..., :1])], dim=-1)
-        weights = torch.softmax(logits.masked_fill(~usable.unsqueeze(-2), -1e9), dim=-1)
+        weights = torch.softmax(logits.masked_fill(~usable.unsqueeze(-2), -1e4), dim=-1)
         value = self.value(entries).unflatten(-1, [self.heads, size])
         hidden = now + torch.einsum("...hk,...khd->...hd", weights, value).flatten(-2)
         past = weights.mean(-2)[..., :-1]
