@@ -180,7 +180,8 @@ def performance_plot(contents: list[Row]) -> Figure:
     """Overhead of TRACE a control step, against the base policy."""
     rows = [row for about in contents for row in about["rows"] if "overhead" in row]
     figure, axis = plt.subplots(figsize=(9, 3.4), layout="constrained")
-    axis.bar(range(len(rows)), [100 * row["overhead"] for row in rows])
+    middle, low, high = (100 * np.array([row[f"overhead{end}"] for row in rows]) for end in ("", "_low", "_high"))
+    axis.bar(range(len(rows)), middle, yerr=[middle - low, high - middle], capsize=3)
     axis.set_xticks(
         range(len(rows)), [f"{r['policy']}\n{r['sizes']}\n{r['pixels']} px\n{r['form']}" for r in rows], fontsize=7
     )
