@@ -54,15 +54,15 @@ class Trajectory:
         return len(self.positions) - 1
 
 
-def describe(scene: Scene, states: list[State], seed: int) -> Trajectory:
-    """Frames of a scene as a trajectory."""
+def describe(scene: Scene, states: list[State], seed: int, dtype: Any = np.float32) -> Trajectory:
+    """Frames of a scene as a trajectory; states, gravity and walls are rounded to `dtype`, as they are on disk."""
     counts = [len(body.mesh.points) for body in scene.bodies]
     first = np.cumsum([0, *counts])
     pushers = [pusher.points for pusher in scene.pushers]
     number = sum(len(points) for points in pushers)
     return Trajectory(
-        positions=np.stack([state.positions for state in states]).astype(np.float32),
-        velocities=np.stack([state.velocities for state in states]).astype(np.float32),
+        positions=np.stack([state.positions for state in states]).astype(dtype),
+        velocities=np.stack([state.velocities for state in states]).astype(dtype),
         body=states[0].body,
         kinematic=states[0].kinematic,
         rest=np.concatenate([*(body.mesh.points for body in scene.bodies), *pushers]).astype(np.float32),
@@ -70,9 +70,9 @@ def describe(scene: Scene, states: list[State], seed: int) -> Trajectory:
         elements=np.concatenate([b.mesh.elements + start for b, start in zip(scene.bodies, first, strict=False)]),
         surface=np.concatenate([b.mesh.surface + start for b, start in zip(scene.bodies, first, strict=False)]),
         young=np.array([body.young for body in scene.bodies], np.float32),
-        gravity=scene.gravity.astype(np.float32),
-        drag=np.array(scene.drag, np.float32),
-        walls=np.array([[*w.normal, w.offset] for w in scene.walls], np.float32).reshape(-1, scene.dim + 1),
+        gravity=scene.gravity.astype(dtype),
+        drag=np.array(scene.drag, dtype),
+        walls=np.array([[*w.normal, w.offset] for w in scene.walls], dtype).reshape(-1, scene.dim + 1),
         seed=np.array(seed),
     )
 

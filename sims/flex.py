@@ -18,24 +18,19 @@ LONGEST = 5e-4  # s, a time step, for contact's sake
 SAFETY = 0.8  # share of the stable time step that is used: bodies at rest are softer than stretched ones
 POISSON, DAMPING = 0.3, 5e-4  # damping: s, a multiple of the stiffness
 PUSHER_MASS = 1e4  # kg: nothing slows a pusher, whose velocity is given anew at each step
-MAX_POINTS = 5000  # in a scene; more need more memory than the arena has
 
 
 class FlexSimulator:
     """MuJoCo flex behind the simulator's contract.
 
     Raises:
-        ValueError: the scene cannot be simulated.
+        ValueError: the scene cannot be simulated, or a state is not finite.
         SimulationError: a step diverged or turned an element inside out.
     """
 
     def reset(self, scene: Scene) -> State:
         scene.check()
         state = scene.start()
-        if len(state.positions) > MAX_POINTS:
-            raise ValueError(
-                f"the scene has {len(state.positions)} points, at most {MAX_POINTS} fit; coarsen the meshes"
-            )
         self.scene = scene
         self.timestep = min(LONGEST, *(SAFETY * stable_step(body) for body in scene.bodies))
         self.model = mujoco.MjModel.from_xml_string(scene_xml(scene))
@@ -57,6 +52,7 @@ class FlexSimulator:
 
     def step(self, state: State, dt: float) -> State:
         """One frame of `dt` s, in equal steps of at most `timestep`."""
+        state.check()
         data, dim = self.data, self.scene.dim
         count = max(1, math.ceil(dt / self.timestep))
         self.model.opt.timestep = dt / count

@@ -1,5 +1,6 @@
 """How good a predicted trajectory is: errors, contact, conservation, symmetry. Lengths in m."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -11,9 +12,10 @@ from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
 from .dataset import FRAME, Trajectory, transformed
+from .geometry import surface_gap
 from .model import LearnedModel, Prediction, predict
 from .scenes import random_rotation
-from .state import CONTACT_RADIUS, contained
+from .state import CONTACT_RADIUS
 
 WILD = 10.0  # times the largest true speed: a rollout in which a particle goes farther in a frame has diverged
 LOST = 0.25  # m^2, mean squared error that a diverged rollout counts as at least: three bodies' size
@@ -39,106 +41,17 @@ def has_diverged(truth: Trajectory, positions: np.ndarray) -> bool:
     return bool(fastest > WILD * np.linalg.norm(truth.velocities[:, soft], axis=-1).max())
 
 
-def facet_distances(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """Distances (N, F) of points (N, dim) to facets (F, dim, dim): segments in 2D, triangles in 3D."""
-    if corners.shape[-1] == 2:
-        return _segment_distances(points, corners[:, 0], corners[:, 1])
-    one, two, arm = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0], points[:, None] - corners[:, 0]
-    a, b, c = (one * one).sum(-1), (one * two).sum(-1), (two * two).sum(-1)
-    x, y = (arm * one).sum(-1), (arm * two).sum(-1)
-    scale = a * c - b * b
-    u, v = (c * x - b * y) / scale, (a * y - b * x) / scale
-    inside = (u >= 0) & (v >= 0) & (u + v <= 1)
-    normal = np.cross(one, two)
-    height = np.abs((arm * normal).sum(-1)) / np.linalg.norm(normal, axis=-1)
-    sides = [_segment_distances(points, corners[:, i], corners[:, j]) for i, j in ((0, 1), (1, 2), (2, 0))]
-    return np.where(inside, height, np.min(sides, axis=0))
-
-
-def _segment_distances(points: np.ndarray, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
-    along, arm = end - begin, points[:, None] - begin
-    t = ((arm * along).sum(-1) / (along * along).sum(-1)).clip(0, 1)
-    return np.linalg.norm(arm - t[..., None] * along, axis=-1)
-
-
-def edge_distances(one: np.ndarray, two: np.ndarray) -> np.ndarray:
-    """Distances (N, M) of segments (N, 2, 3) to segments (M, 2, 3): between lines where both feet are inside, else
-    of an end to the other segment (Ericson, Real-Time Collision Detection, 5.1.9)."""
-    d, e = (one[:, 1] - one[:, 0])[:, None], (two[:, 1] - two[:, 0])[None]
-    r = one[:, None, 0] - two[None, :, 0]
-    a, b, f = (d * d).sum(-1), (d * e).sum(-1), (e * e).sum(-1)
-    c, g = (d * r).sum(-1), (e * r).sum(-1)
-    scale = np.maximum(a * f - b * b, 1e-18)
-    s, t = (b * g - c * f) / scale, (a * g - b * c) / scale
-    inside = (s >= 0) & (s <= 1) & (t >= 0) & (t <= 1)
-    between = np.linalg.norm(r + s[..., None] * d - t[..., None] * e, axis=-1)
-    ends = [_segment_distances(one[:, i], two[:, 0], two[:, 1]) for i in (0, 1)]
-    ends += [_segment_distances(two[:, i], one[:, 0], one[:, 1]).T for i in (0, 1)]
-    return np.minimum(np.where(inside, between, np.inf), np.min(ends, axis=0))
-
-
-def crossing(edges: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """Which of segments (N, 2, 3) go through which of triangles (F, 3, 3), (N, F) (Moeller and Trumbore 1997)."""
-    along = (edges[:, 1] - edges[:, 0])[:, None]
-    one, two = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    cross = np.cross(along, two)
-    scale = (cross * one).sum(-1)
-    scale = np.where(np.abs(scale) < 1e-18, np.nan, scale)  # parallel: no comparison below holds
-    arm = edges[:, None, 0] - corners[:, 0]
-    u = (arm * cross).sum(-1) / scale
-    other = np.cross(arm, one)
-    v, t = (along * other).sum(-1) / scale, (two * other).sum(-1) / scale
-    return (u >= 0) & (v >= 0) & (u + v <= 1) & (t >= 0) & (t <= 1)
-
-
-def _edge_gap(now: np.ndarray, surfaces: Sequence[np.ndarray]) -> float:
-    """Smallest distance between the edges of two surfaces in 3D; negative where an edge goes through a facet: how far
-    it is from leaving it sideways."""
-    edges = [np.unique(np.sort(own[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1), axis=0) for own in surfaces]
-    parts = [now[own] for own in edges]
-    parts = [
-        own[_near(own.mean(1), now[other].reshape(-1, 3))]
-        for own, other in zip(parts, (surfaces[1], surfaces[0]), strict=True)
-    ]
-    if not all(map(len, parts)):
-        return SEEN
-    distance = edge_distances(*parts)
-    deep = 0.0
-    for own, other, table in ((parts[0], surfaces[1], distance), (parts[1], surfaces[0], distance.T)):
-        through = crossing(own, now[other]).any(1)
-        if through.any():
-            deep = max(deep, float(table[through].min(1).max()))
-    return -deep if deep > 0 else float(distance.min())
-
-
 def gaps(truth: Trajectory, positions: np.ndarray) -> np.ndarray:
     """Smallest distance between the surfaces of soft bodies in each frame, (T + 1,), at most SEEN; negative: how deep
-    a particle is in another body."""
+    one body is in another."""
     bodies = len(truth.young)
     surfaces = [truth.surface[np.isin(truth.surface[:, 0], np.flatnonzero(truth.body == b))] for b in range(bodies)]
     solids = [truth.elements[np.isin(truth.elements[:, 0], np.flatnonzero(truth.body == b))] for b in range(bodies)]
     out = np.full(len(positions), SEEN)
     for frame, now in enumerate(positions):
-        if not np.isfinite(now).all():
-            continue
-        for one, two in combinations(range(bodies), 2):
-            if truth.dim == 3:
-                out[frame] = min(out[frame], _edge_gap(now, (surfaces[one], surfaces[two])))
-            for own, other in ((one, two), (two, one)):
-                points, corners = now[np.unique(surfaces[own])], now[surfaces[other]]
-                points = points[_near(points, corners.reshape(-1, truth.dim))]
-                corners = corners[_near(corners.mean(1), points)] if len(points) else corners[:0]
-                if not len(corners):
-                    continue
-                distance = facet_distances(points, corners).min(1)
-                inside = contained(points, now, solids[other]) > 0
-                out[frame] = min(out[frame], np.where(inside, -distance, distance).min())
+        for a, b in combinations(range(bodies), 2) if np.isfinite(now).all() else ():
+            out[frame] = min(out[frame], surface_gap(now, (surfaces[a], surfaces[b]), (solids[a], solids[b]), SEEN))
     return out
-
-
-def _near(points: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Which points are within SEEN of the box around others."""
-    return ((points > others.min(0) - SEEN) & (points < others.max(0) + SEEN)).all(1)
 
 
 def _drift(values: np.ndarray, scale: float) -> float:
@@ -152,9 +65,12 @@ def rollout_scores(truth: Trajectory, result: Prediction) -> dict[str, float]:
     diverged = has_diverged(truth, result.positions)
     scores: dict[str, float] = {"diverged": float(diverged), "mse": float(errors[1:].mean())}
     scores["mse_last"] = float(errors[-1])
-    scores |= {f"mse_{frame}": float(errors[frame]) for frame in AT if frame < frames}
+    for frame in AT:
+        if frame < frames:
+            gone = diverged and has_diverged(truth, result.positions[: frame + 1])
+            scores[f"mse_{frame}"] = math.inf if gone else float(errors[frame])
     if diverged:
-        return scores
+        return scores | {"mse": math.inf, "mse_last": math.inf}
     mass, x, v = truth.mass[soft].astype(float), result.positions[:, soft], result.velocities[:, soft]
     expected = truth.velocities[:frames, soft].astype(float)
     kinetic, real = (0.5 * np.einsum("p,tpd,tpd->t", mass, u, u) for u in (v, expected))
@@ -195,10 +111,8 @@ def summarise(scores: Sequence[dict[str, float]]) -> dict[str, Any]:
     out: dict[str, Any] = {"scenes": len(scores)}
     for name in names:
         values = np.array([own.get(name, np.nan) for own in scores], float)
-        if name.startswith("mse"):  # what diverged counts as the worst of the others, and at least as LOST
-            gone = np.array([own["diverged"] > 0 for own in scores])
-            told = np.array([name in own for own in scores])
-            values = np.where(gone & told, max([LOST, *values[~gone & told]]), values)
+        if name.startswith("mse"):  # what had diverged counts as the worst of the others, and at least as LOST
+            values = np.where(np.isinf(values), max([LOST, *values[np.isfinite(values)]]), values)
         if np.isnan(values).all():
             continue
         out[name] = float(np.nanmean(values))

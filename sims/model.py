@@ -269,12 +269,16 @@ class LearnedSimulator:
         """Put up a scene. Raises ValueError for one that cannot be simulated, or of another dimension."""
         scene.check()
         start = scene.start()
-        self.described = describe(scene, [start], 0)
+        self.described = describe(scene, [start], 0, float)
         self.statics = self.model.statics([self.described])
         return start
 
     def step(self, state: State, dt: float) -> State:
-        """The state `dt` seconds later, in equal frames of at most the length that the model was trained with."""
+        """The state `dt` seconds later, in equal frames of at most the length that the model was trained with.
+
+        Raises ValueError for a state that is not finite.
+        """
+        state.check()
         now = replace(self.described, positions=state.positions[None], velocities=state.velocities[None])
         frames = max(1, math.ceil(dt / FRAME - 1e-6))
         result = predict(self.model, [now], frames, dt / frames, self.statics)[0]

@@ -52,10 +52,15 @@ class Mesh:
         facets[flip, :2] = facets[flip, 1::-1]
         return facets
 
-    @cached_property
-    def boundary(self) -> np.ndarray:
-        """Indices of the points on the surface, sorted."""
-        return np.unique(self.surface)
+    def folded(self) -> int | None:
+        """An element that lies on the same side of a facet as the other one there; None: there is none."""
+        corners = self.dim + 1
+        facets = np.sort(np.concatenate([np.delete(self.elements, i, axis=1) for i in range(corners)]), axis=1)
+        tips = np.concatenate([self.elements[:, i] for i in range(corners)])
+        side = np.sign(element_volumes(self.points, np.column_stack([facets, tips])))
+        _, which, count = np.unique(facets, axis=0, return_inverse=True, return_counts=True)
+        bad = np.flatnonzero((count > 2) | ((count == 2) & (np.bincount(which.ravel(), side) != 0)))
+        return int(np.flatnonzero(which.ravel() == bad[0])[0] % len(self.elements)) if len(bad) else None
 
     @cached_property
     def quality(self) -> np.ndarray:
@@ -90,7 +95,8 @@ def make_mesh(points: np.ndarray, elements: np.ndarray) -> Mesh:
     """A mesh that is centred, oriented, and free of unused points.
 
     Raises:
-        ValueError: fewer points than an element has, points that are not finite, or an element without volume.
+        ValueError: fewer points than an element has, points that are not finite, elements over points that are not
+            there, an element without volume, or a body that is folded over itself.
     """
     points, elements = np.asarray(points, dtype=float), np.asarray(elements)
     if points.ndim != 2 or points.shape[1] not in (2, 3) or len(points) <= points.shape[1]:
@@ -99,19 +105,26 @@ def make_mesh(points: np.ndarray, elements: np.ndarray) -> Mesh:
         raise ValueError(f"{int((~np.isfinite(points)).sum())} coordinates of the body's points are not finite")
     if len(elements) == 0:
         raise ValueError("a body needs at least one element, got none")
+    if elements.min() < 0 or elements.max() >= len(points):
+        raise ValueError(f"elements must be over points 0..{len(points) - 1}, got {elements.min()}..{elements.max()}")
     used, elements = np.unique(elements, return_inverse=True)
     points, elements = points[used], elements.reshape(-1, points.shape[1] + 1)
     volumes = element_volumes(points, elements)
     elements[volumes < 0, :2] = elements[volumes < 0, 1::-1]
     mesh = Mesh(points, elements)
-    mesh = Mesh(points - mesh.shares @ points, elements)
     worst = int(mesh.quality.argmin())
-    if mesh.quality[worst] < LEAST_QUALITY:
+    if not mesh.quality[worst] >= LEAST_QUALITY:
         raise ValueError(
             f"element {worst} of the body is degenerate: quality {mesh.quality[worst]:.3g}, at least {LEAST_QUALITY} "
             "is needed; mesh the body again with elements of similar size"
         )
-    return mesh
+    folded = mesh.folded()
+    if folded is not None:
+        raise ValueError(
+            f"element {folded} of the body lies over its neighbour: it is folded or inside out there; mesh the body "
+            "again"
+        )
+    return Mesh(points - mesh.shares @ points, elements)
 
 
 def inside(points: np.ndarray, outlines: list[np.ndarray]) -> np.ndarray:
@@ -236,8 +249,8 @@ def body_mesh(kind: str, dim: int, radius: float, spacing: float, rng: np.random
     """
     if dim not in (2, 3):
         raise ValueError(f"dim must be 2 or 3, got {dim}")
-    if not 0 < 1.9 * spacing <= radius:
-        raise ValueError(f"radius must be at least 1.9 spacings, got radius {radius} m and spacing {spacing} m")
+    if not 0 < 1.5 * spacing <= radius:
+        raise ValueError(f"radius must be at least 1.5 spacings, got radius {radius} m and spacing {spacing} m")
     if dim == 2:
         return triangulate(outline_of(kind, radius, spacing, rng), spacing)
     if kind == "extrusion":

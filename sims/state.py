@@ -8,13 +8,14 @@ from itertools import combinations
 from typing import Protocol
 
 import numpy as np
-from scipy.spatial import cKDTree
 
+from .geometry import contained, facet_distances, surface_gap
 from .shapes import Mesh
 
 VERSION = 4  # of the ground truth and its scenes; raised whenever the same settings give other trajectories
 THICKNESS = 0.05  # of a 2D body, m
 CONTACT_RADIUS = 0.003  # surfaces touch when they are two of these apart, m
+MAX_POINTS = 5000  # of a scene
 
 
 @dataclass(frozen=True)
@@ -114,17 +115,36 @@ class Scene:
         )
 
     def check(self) -> None:
-        """Raise a ValueError when the scene cannot be simulated: nothing in it, other dimensions, overlaps."""
+        """Raise a ValueError when the scene cannot be simulated: nothing or too much in it, other dimensions, values
+        that are not finite or make no sense, overlaps."""
         if not self.bodies:
             raise ValueError("the scene has no body; at least one is needed")
         for number, body in enumerate(self.bodies):
             if body.mesh.dim != self.dim:
                 raise ValueError(f"body {number} has {body.mesh.dim} dimensions, gravity has {self.dim}")
-            if body.young <= 0 or body.density <= 0:
-                raise ValueError(f"body {number}: young and density must be > 0, got {body.young} and {body.density}")
+            if not (0 < body.young < np.inf and 0 < body.density < np.inf):
+                raise ValueError(
+                    f"body {number}: young and density must be finite and > 0, got {body.young} and {body.density}"
+                )
+            turn = body.orientation
+            if not (np.allclose(turn @ turn.T, np.eye(self.dim), atol=1e-6) and np.linalg.det(turn) > 0):
+                raise ValueError(f"body {number}: orientation must be a rotation matrix, got {turn.tolist()}")
+        for number, wall in enumerate(self.walls):
+            length = float(np.linalg.norm(wall.normal))
+            if not (abs(length - 1) < 1e-6 and np.isfinite(wall.offset)):
+                raise ValueError(
+                    f"wall {number}: the normal must have length 1 and the offset be finite, got {length:g} and "
+                    f"{wall.offset}"
+                )
+        if not (np.isfinite(self.gravity).all() and 0 <= self.drag < np.inf):
+            raise ValueError(f"gravity must be finite and drag >= 0, got {self.gravity.tolist()} and {self.drag}")
         state = self.start()
-        if not (np.isfinite(state.positions).all() and np.isfinite(state.velocities).all()):
-            raise ValueError("the scene's positions and velocities must be finite")
+        state.check()
+        if len(state.positions) > MAX_POINTS:
+            raise ValueError(
+                f"the scene has {len(state.positions)} points, at most {MAX_POINTS} fit; coarsen the meshes or take "
+                "bodies out"
+            )
         least = 2 * CONTACT_RADIUS
         for one, two in combinations(range(int(state.body.max()) + 1), 2):
             gap = self.gap(state, one, two)
@@ -137,17 +157,23 @@ class Scene:
                 raise ValueError(f"body {number} is {CONTACT_RADIUS - depth.min():.4f} m inside a wall; move it away")
 
     def gap(self, state: "State", one: int, two: int) -> float:
-        """Distance between the points of two bodies, m; negative where a point of one is inside the other."""
-        points = [state.positions[state.body == number] for number in (one, two)]
-        for own, other, number in ((points[0], points[1], two), (points[1], points[0], one)):
-            if number >= len(self.bodies):
-                pusher = self.pushers[number - len(self.bodies)]
-                deep = pusher.radius - np.linalg.norm(own - other.mean(0), axis=1)
-            else:
-                deep = contained(own, other, self.bodies[number].mesh.elements)
-            if deep.max() > 0:
-                return -float(deep.max())
-        return float(cKDTree(points[0]).query(points[1])[0].min())
+        """Distance between the surfaces of two bodies, or of a body and a pusher, m, `one` before `two`; negative:
+        how deep they are in each other. Bodies that are farther apart than they need to be are not told apart."""
+        reach = 4 * CONTACT_RADIUS
+        if two < len(self.bodies):
+            meshes = [self.bodies[number].mesh for number in (one, two)]
+            first = [int((state.body == number).argmax()) for number in (one, two)]
+            surfaces = meshes[0].surface + first[0], meshes[1].surface + first[1]
+            solids = meshes[0].elements + first[0], meshes[1].elements + first[1]
+            return surface_gap(state.positions, surfaces, solids, reach)
+        ball = self.pushers[two - len(self.bodies)]
+        if one >= len(self.bodies):
+            other = self.pushers[one - len(self.bodies)]
+            return float(np.linalg.norm(ball.position - other.position)) - ball.radius - other.radius
+        points, mesh = state.positions[state.body == one], self.bodies[one].mesh
+        apart = float(facet_distances(ball.position[None], points[mesh.surface]).min())
+        within = contained(ball.position[None], points, mesh.elements)[0] > 0
+        return -(apart + ball.radius) if within else apart - ball.radius
 
 
 @dataclass
@@ -158,6 +184,15 @@ class State:
     velocities: np.ndarray
     body: np.ndarray
     kinematic: np.ndarray
+
+    def check(self) -> None:
+        """Raise a ValueError when a position or velocity is not finite."""
+        bad = ~(np.isfinite(self.positions) & np.isfinite(self.velocities)).all(1)
+        if bad.any():
+            raise ValueError(
+                f"{int(bad.sum())} of {len(bad)} points have a position or velocity that is not finite, the first in "
+                f"body {int(self.body[bad.argmax()])}; reset the simulator"
+            )
 
 
 class SimulationError(RuntimeError):
@@ -172,22 +207,3 @@ class Simulator(Protocol):
 
     def step(self, state: State, dt: float) -> State:
         """The state `dt` seconds later. Kinematic points move at their velocities in `state`."""
-
-
-def contained(points: np.ndarray, corners: np.ndarray, elements: np.ndarray) -> np.ndarray:
-    """How deep points (P, dim) are in a mesh of `elements` over `corners`, (P,), m; at most 0 outside of it.
-
-    The depth is that below the facet nearest to the point in the element around it: enough to tell an overlap.
-    """
-    box = (points >= corners.min(0)).all(1) & (points <= corners.max(0)).all(1)
-    depth = np.zeros(len(points))
-    if not box.any():
-        return depth
-    tips = corners[elements]  # (E, dim + 1, dim)
-    edges = tips[:, 1:] - tips[:, :1]
-    inverse = np.linalg.inv(edges)
-    weights = np.einsum("ped,edk->pek", points[box, None] - tips[:, 0], inverse)
-    least = np.minimum(weights.min(-1), 1 - weights.sum(-1))  # barycentric coordinate of the nearest facet
-    height = 1 / np.linalg.norm(inverse, axis=1).max(-1)  # the smallest height of the element
-    depth[box] = np.maximum(least * height, 0).max(1)
-    return depth

@@ -134,6 +134,20 @@ def test_the_arm_pushes_a_soft_block_onto_the_mark():
     assert max(off) > 0.002 and env.render().shape == (480, 640, 3)
 
 
+def test_an_arm_whose_physics_diverges_ends_its_episode(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the engine writes a log
+    env = gymnasium.make("PushSoftArm-v0").unwrapped
+    env.reset(seed=0)
+    *_, truncated, info = env.step(env.make_expert().action().executed)
+    assert not truncated and not info["ood"]
+    env.data.qvel[-1] = 1e12
+    *_, terminated, truncated, info = env.step(np.zeros(17))
+    assert truncated and not terminated and info["ood"]
+    env.reset(seed=0)
+    assert not env.step(env.make_expert().action().executed)[4]["ood"]
+    env.close()
+
+
 def test_many_at_once(simulator):
     options = {"backend": "learned", "simulator": simulator}
     makers = [lambda: gymnasium.make("envs:PushSoft-v0", disable_env_checker=True, **options)] * 2

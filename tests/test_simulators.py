@@ -14,14 +14,12 @@ from conftest import ROOT, program
 
 from sims.build import MODELS, Recipe, load, save
 from sims.dataset import Trajectory, simulate, transformed
+from sims.geometry import crossing, crossing_depths, edge_distances, facet_distances
 from sims.learn import SimulatorModule, TrajectoryDataModule, _Windows
 from sims.metrics import (
     LOST,
     TOUCH,
-    crossing,
-    edge_distances,
     equivariance_error,
-    facet_distances,
     gaps,
     rollout_scores,
     summarise,
@@ -131,6 +129,8 @@ def test_distances_of_edges_and_what_goes_through():
         [[[0.2, 0.2, -1], [0.2, 0.2, 1]], [[0.9, 0.9, -1], [0.9, 0.9, 1]], [[0.2, 0.2, 1], [0.2, 0.2, 2]]]
     )
     assert crossing(through, triangle)[:, 0].tolist() == [True, False, False]
+    across = np.array([[[-1, 0.1], [0.3, 0.1]], [[1, 0], [2, 0]]])
+    np.testing.assert_allclose(crossing_depths(across, np.array([[[0, -1], [0, 1.0]]])), [[0.3], [0]])
 
 
 def test_gap_of_crossed_edges():

@@ -13,11 +13,14 @@ from .scene import DISTRACTORS, Factors, add_decoys, add_distractors, new_spec, 
 from .tasks import TASKS, Progress, Task
 from .viewpoints import LOOKS
 
+BROKEN = (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)
 DECOYS_WITHIN, DECOY_STEPS = 100, 20  # control steps: latest coming after the cue, at delay 1, and staying
 
 
 class DelayedEvidenceEnv(DelayedEvidenceBase):
     """A bimanual mobile manipulator with three cameras, at 20 Hz.
+
+    Should the physics diverge, the episode is truncated and `info["ood"]` says so.
 
     Args:
         task: one of `tasks.TASKS`, or a task itself.
@@ -128,7 +131,7 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
             )
             self.decoys.append(int(rng.integers(round(DECOYS_WITHIN * self.delay))))
         self.task.apply_cue(self.model, self.data, self.layout, self.cue)
-        self.steps, self.cue_over_at = 0, 0
+        self.steps, self.cue_over_at, self.ood = 0, 0, False
         base = self.layout.get("base", np.zeros(3))
         self.robot.place(self.data, base, self.start_joints(), FINGER_OPEN)
         mujoco.mj_forward(self.model, self.data)
@@ -145,13 +148,15 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
         mujoco.mj_step(self.model, self.data, self.substeps)
         mujoco.mj_forward(self.model, self.data)
         self.steps += 1
-        self.task.check(self.model, self.data, self.layout, self.progress)
+        self.ood = any(self.data.warning[int(kind)].number for kind in BROKEN)  # the engine has then begun anew
+        if not self.ood:  # what comes of such a state does not count
+            self.task.check(self.model, self.data, self.layout, self.progress)
         self._show_decoys()
         if self.steps % self.camera_period == 0:
             self.frames = self._render_cameras()
         info = self._info()
-        terminated = self.progress.over
-        truncated = not terminated and self.steps >= self.horizon
+        terminated = self.progress.over and not self.ood
+        truncated = not terminated and (self.steps >= self.horizon or self.ood)
         return self._observation(), float(self.progress.success), terminated, truncated, info
 
     def render(self) -> np.ndarray:
@@ -264,5 +269,6 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
             "branch_correct": -1 if progress.choice < 0 else int(progress.choice == self.cue),
             "phase": int(phase),
             "cue_seen": progress.cue_seen,
+            "ood": self.ood,
             "cue": self.cue,
         }

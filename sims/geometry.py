@@ -1,0 +1,139 @@
+"""Distances between surfaces: segments in 2D, triangles in 3D, around meshes of elements. Lengths in m."""
+
+import numpy as np
+
+
+def contained(points: np.ndarray, corners: np.ndarray, elements: np.ndarray) -> np.ndarray:
+    """How deep points (P, dim) are in a mesh of `elements` over `corners`, (P,), m; at most 0 outside of it.
+
+    The depth is that below the facet nearest to the point in the element around it: enough to tell an overlap.
+    """
+    box = (points >= corners.min(0)).all(1) & (points <= corners.max(0)).all(1)
+    depth = np.zeros(len(points))
+    if not box.any():
+        return depth
+    tips = corners[elements]  # (E, dim + 1, dim)
+    edges = tips[:, 1:] - tips[:, :1]
+    inverse = np.linalg.inv(edges)
+    weights = np.einsum("ped,edk->pek", points[box, None] - tips[:, 0], inverse)
+    least = np.minimum(weights.min(-1), 1 - weights.sum(-1))  # barycentric coordinate of the nearest facet
+    height = 1 / np.linalg.norm(inverse, axis=1).max(-1)  # the smallest height of the element
+    depth[box] = np.maximum(least * height, 0).max(1)
+    return depth
+
+
+def facet_distances(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """Distances (N, F) of points (N, dim) to facets (F, dim, dim): segments in 2D, triangles in 3D."""
+    if corners.shape[-1] == 2:
+        return _segment_distances(points, corners[:, 0], corners[:, 1])
+    one, two, arm = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0], points[:, None] - corners[:, 0]
+    a, b, c = (one * one).sum(-1), (one * two).sum(-1), (two * two).sum(-1)
+    x, y = (arm * one).sum(-1), (arm * two).sum(-1)
+    scale = a * c - b * b
+    u, v = (c * x - b * y) / scale, (a * y - b * x) / scale
+    inside = (u >= 0) & (v >= 0) & (u + v <= 1)
+    normal = np.cross(one, two)
+    height = np.abs((arm * normal).sum(-1)) / np.linalg.norm(normal, axis=-1)
+    sides = [_segment_distances(points, corners[:, i], corners[:, j]) for i, j in ((0, 1), (1, 2), (2, 0))]
+    return np.where(inside, height, np.min(sides, axis=0))
+
+
+def _segment_distances(points: np.ndarray, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
+    along, arm = end - begin, points[:, None] - begin
+    t = ((arm * along).sum(-1) / (along * along).sum(-1)).clip(0, 1)
+    return np.linalg.norm(arm - t[..., None] * along, axis=-1)
+
+
+def edge_distances(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """Distances (N, M) of segments (N, 2, 3) to segments (M, 2, 3): between lines where both feet are inside, else
+    of an end to the other segment (Ericson, Real-Time Collision Detection, 5.1.9)."""
+    d, e = (one[:, 1] - one[:, 0])[:, None], (two[:, 1] - two[:, 0])[None]
+    r = one[:, None, 0] - two[None, :, 0]
+    a, b, f = (d * d).sum(-1), (d * e).sum(-1), (e * e).sum(-1)
+    c, g = (d * r).sum(-1), (e * r).sum(-1)
+    scale = np.maximum(a * f - b * b, 1e-18)
+    s, t = (b * g - c * f) / scale, (a * g - b * c) / scale
+    inside = (s >= 0) & (s <= 1) & (t >= 0) & (t <= 1)
+    between = np.linalg.norm(r + s[..., None] * d - t[..., None] * e, axis=-1)
+    ends = [_segment_distances(one[:, i], two[:, 0], two[:, 1]) for i in (0, 1)]
+    ends += [_segment_distances(two[:, i], one[:, 0], one[:, 1]).T for i in (0, 1)]
+    return np.minimum(np.where(inside, between, np.inf), np.min(ends, axis=0))
+
+
+def crossing(edges: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """Which of segments (N, 2, 3) go through which of triangles (F, 3, 3), (N, F) (Moeller and Trumbore 1997)."""
+    along = (edges[:, 1] - edges[:, 0])[:, None]
+    one, two = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    cross = np.cross(along, two)
+    scale = (cross * one).sum(-1)
+    scale = np.where(np.abs(scale) < 1e-18, np.nan, scale)  # parallel: no comparison below holds
+    arm = edges[:, None, 0] - corners[:, 0]
+    u = (arm * cross).sum(-1) / scale
+    other = np.cross(arm, one)
+    v, t = (along * other).sum(-1) / scale, (two * other).sum(-1) / scale
+    return (u >= 0) & (v >= 0) & (u + v <= 1) & (t >= 0) & (t <= 1)
+
+
+def crossing_depths(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """How far segments (N, 2, 2) that cross segments (M, 2, 2) of the plane are from coming apart at an end, (N, M); 0:
+    they do not cross."""
+
+    def sides(of: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        along, arm = of[:, 1] - of[:, 0], ends[:, None] - of[:, 0]
+        return along[:, 0] * arm[..., 1] - along[:, 1] * arm[..., 0]
+
+    apart = sides(two, one[:, 0]) * sides(two, one[:, 1]) < 0
+    apart &= (sides(one, two[:, 0]) * sides(one, two[:, 1]) < 0).T
+    ends = [_segment_distances(one[:, i], two[:, 0], two[:, 1]) for i in (0, 1)]
+    ends += [_segment_distances(two[:, i], one[:, 0], one[:, 1]).T for i in (0, 1)]
+    return np.where(apart, np.min(ends, axis=0), 0.0)
+
+
+def surface_gap(
+    points: np.ndarray, surfaces: tuple[np.ndarray, np.ndarray], solids: tuple[np.ndarray, np.ndarray], reach: float
+) -> float:
+    """Smallest distance between the surfaces of two bodies, at most `reach`; negative: how deep they are in each other.
+
+    Args:
+        points: (P, dim).
+        surfaces: facets of each, (F, dim).
+        solids: elements of each, (E, dim + 1).
+        reach: farther bodies are not told apart.
+    """
+    gap = min(reach, _sides_gap(points, surfaces, reach))
+    for own, other in ((0, 1), (1, 0)):
+        tips, corners = points[np.unique(surfaces[own])], points[surfaces[other]]
+        tips = tips[_near(tips[:, None], corners, reach)]
+        corners = corners[_near(corners, tips, reach)] if len(tips) else corners[:0]
+        if len(corners):
+            distance = facet_distances(tips, corners).min(1)
+            inside = contained(tips, points, solids[other]) > 0
+            gap = min(gap, float(np.where(inside, -distance, distance).min()))
+    return gap
+
+
+def _sides_gap(points: np.ndarray, surfaces: tuple[np.ndarray, np.ndarray], reach: float) -> float:
+    """Smallest distance between the edges of two surfaces in 3D; negative, in 2D too, where a side of one goes through
+    one of the other: how far it is from leaving it sideways."""
+    flat = points.shape[1] == 2
+    pairs = [[0, 1]] if flat else [[0, 1], [1, 2], [2, 0]]
+    edges = [np.unique(np.sort(own[:, pairs].reshape(-1, 2), axis=1), axis=0) for own in surfaces]
+    parts = [points[own] for own in edges]
+    parts = [own[_near(own, points[other], reach)] for own, other in zip(parts, surfaces[::-1], strict=True)]
+    if not all(map(len, parts)):
+        return reach
+    if flat:
+        deep = float(crossing_depths(parts[0], parts[1]).max())
+        return -deep if deep > 0 else reach
+    distance, deep = edge_distances(parts[0], parts[1]), 0.0
+    for own, other, table in ((parts[0], surfaces[1], distance), (parts[1], surfaces[0], distance.T)):
+        through = crossing(own, points[other]).any(1)
+        if through.any():
+            deep = max(deep, float(table[through].min(1).max()))
+    return -deep if deep > 0 else float(distance.min())
+
+
+def _near(parts: np.ndarray, others: np.ndarray, reach: float) -> np.ndarray:
+    """Which of parts (N, corners, dim) come within `reach` of the box around others (..., dim)."""
+    others = others.reshape(-1, others.shape[-1])
+    return ((parts.max(1) > others.min(0) - reach) & (parts.min(1) < others.max(0) + reach)).all(1)
