@@ -26,7 +26,7 @@ MOVES = 2 * len(GRID)  # one step up or down each axis of the grid
 CLOSE = 0.004, 0.06  # m and rad: how exactly inverse kinematics must reach a viewpoint
 WALK, WALKS = 16, 96  # moves of a random walk, and walks that are merged at a time
 SWEEP = [2, 0, 6, 7, 4, 5, 3, 1]  # moves in the order in which a sweep tries them: left, ahead, turns, up, down, back
-LARGE = 0.02  # share of the picture that the card must fill, for a viewpoint to show it
+LARGE = 0.035  # share of the picture that the card must fill, for a viewpoint to show it
 
 
 @cache

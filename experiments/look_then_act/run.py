@@ -37,7 +37,7 @@ from trace_il.rollout import load_controller, policy_spec, rollout  # noqa: E402
 from trace_il.scores import write_results  # noqa: E402
 
 EPISODES, MOST = 50, 200  # of an evaluation; demonstrations
-EPOCHS = 72  # twice as many as of a passive task, since episodes are longer
+EPOCHS = 54  # more than of a passive task, since episodes are longer
 FIRST = EvaluationConfig().seed  # of an evaluation
 SWAPPED = 20  # scenes that are shown with either cue
 

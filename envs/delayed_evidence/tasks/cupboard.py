@@ -18,9 +18,9 @@ from .base import Layout, Progress, Task
 
 HALF, HEIGHT, WALL = 0.07, 0.15, 0.004  # m, of the cupboard
 PLINTH = 0.1  # m; on it the card is as high as the camera, which comes nearer to it than over the roof
-CARD_HALF = (0.002, 0.045, 0.05)  # m
+CARD_HALF = (0.002, 0.06, 0.065)  # m
 FACING = np.radians([-130.0, -60.0])  # which way its open side looks; 0: along x
-STEPS, STAY, BACK = 9, 30, 26  # control steps: of a move of the camera, beside the card, and from there to its work
+STEPS, STAY, BACK = 9, 40, 26  # control steps: of a move of the camera, beside the card, and from there to its work
 GONE = 15  # control steps out of view after which the card has left it
 NEAREST, FARTHEST = 2, 6  # moves from the first viewpoint to one that shows the card
 READABLE = 0.005  # share of the picture from which on the card counts as seen
