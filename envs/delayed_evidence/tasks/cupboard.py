@@ -23,7 +23,7 @@ FACING = np.radians([-130.0, -60.0])  # which way its open side looks; 0: along 
 STEPS, STAY, BACK = 9, 40, 26  # control steps: of a move of the camera, beside the card, and from there to its work
 GONE = 15  # control steps out of view after which the card has left it
 NEAREST, FARTHEST = 2, 6  # moves from the first viewpoint to one that shows the card
-READABLE = 0.005  # share of the picture from which on the card counts as seen
+READABLE = viewpoints.LARGE / 2  # share of the picture from which on the card counts as seen
 TRIES = 200  # cupboards that are drawn
 COLOR = (0.7, 0.6, 0.45, 1)
 
@@ -85,11 +85,10 @@ def card_in_view(task: Task, data: mujoco.MjData) -> float:
 
 def check_card(task: Task, data: mujoco.MjData, progress: Progress) -> None:
     """Whether the card is or was in view, well or a piece of it, and whether it has left view for good."""
-    if progress.cue_over and progress.cue_seen:
+    if progress.cue_over:
         return
     share = card_in_view(task, data)
     progress.cue_seen = progress.cue_seen or share >= READABLE
-    if not progress.cue_over:
-        progress.glimpsed = progress.glimpsed or share > 0
-        progress.hidden_for = 0 if share > 0 else progress.hidden_for + 1
-        progress.cue_over = progress.glimpsed and progress.hidden_for > GONE
+    progress.glimpsed = progress.glimpsed or share > 0
+    progress.hidden_for = 0 if share > 0 else progress.hidden_for + 1
+    progress.cue_over = progress.cue_seen and progress.hidden_for > GONE
