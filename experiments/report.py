@@ -233,10 +233,11 @@ def _steps_points(axis: Axes, where: list[float], rows: list[Row], color: str, l
 
 
 def transfer_table(about: Row) -> str:
-    """Success by demonstrations and backend; gap and rank correlation between the backends where there are both."""
+    """Success by demonstrations and backend; gap and rank correlation between the simulators that policies come from,
+    and between those that the same policies are judged in."""
     rows = [row for row in about["rows"] if "cleared" not in row["memory"]]
     lines, means = [], {}
-    keys = ("task", "policy", "memory", "demonstrations")
+    keys = ("task", "policy", "memory", "demonstrations", "judged_in")
     for case, own in grouped(rows, lambda row: tuple(row[key] for key in keys)).items():
         values = [100 * row["success"] for row in own]
         means[case] = float(np.mean(values))
@@ -246,13 +247,23 @@ def transfer_table(about: Row) -> str:
     header = [*keys, "runs", "success % (each seed)", "branch accuracy %"]
     text = f"{markdown(header, lines)}\n\n"
     sizes = sorted({row["demonstrations"] for row in rows})
-    by_size = [[v for (_, policy, _, n), v in means.items() if n == size and policy == name]
+    real = {(case[1], case[3]): value for case, value in means.items() if case[4] == "mujoco"}
+    by_size = [[value for at, value in real.items() if at == (name, size)]
                for name in ("from mujoco", "from learned") for size in sizes]  # fmt: skip
     if len(sizes) > 2 and all(by_size):
         one, two = (np.array([values[0] for values in half]) for half in (by_size[: len(sizes)], by_size[len(sizes) :]))
         rank = spearmanr(one, two).statistic
-        text += f"Mean gap {np.abs(one - two).mean():.1f} points, largest {np.abs(one - two).max():.1f}; "
+        text += "Policies from either simulator, judged in the ground truth: mean gap "
+        text += f"{np.abs(one - two).mean():.1f} points, largest {np.abs(one - two).max():.1f}; "
         text += f"rank correlation over {len(sizes)} numbers of demonstrations {rank:.2f}.\n\n"
+    policy = ("policy", "memory", "demonstrations", "seed")
+    twice = grouped([row for row in rows if row["task"] == "push"], lambda row: tuple(row[key] for key in policy))
+    pairs = [{row["judged_in"]: 100 * row["success"] for row in own} for own in twice.values()]
+    both = np.array([[own["mujoco"], own["learned"]] for own in pairs if len(own) == 2])
+    if len(both) > 2:
+        apart = np.abs(both[:, 0] - both[:, 1])
+        text += f"{len(both)} policies, each judged in both: mean gap {apart.mean():.1f} points, largest "
+        text += f"{apart.max():.1f}; rank correlation {spearmanr(both[:, 0], both[:, 1]).statistic:.2f}.\n\n"
     return text
 
 
@@ -260,10 +271,11 @@ def transfer_plot(contents: list[Row]) -> Figure:
     """Success against demonstrations, one line a backend."""
     figure, axes = plt.subplots(1, len(contents), figsize=(5 * len(contents), 3.6), layout="constrained", squeeze=False)
     for axis, about in zip(axes[0], contents, strict=True):
-        for (policy, memory), rows in grouped(about["rows"], lambda row: (row["policy"], row["memory"])).items():
+        arms = grouped(about["rows"], lambda row: (row["policy"], row["memory"], row["judged_in"]))
+        for (policy, memory, judge), rows in arms.items():
             sizes = grouped(rows, lambda row: row["demonstrations"])
             means = [100 * np.mean([row["success"] for row in own]) for own in sizes.values()]
-            axis.plot(list(sizes), means, "o-", label=f"{policy}, memory={memory}")
+            axis.plot(list(sizes), means, "o-", label=f"{policy}, memory={memory}, in {judge}")
         axis.set(xlabel="demonstrations", ylabel="success, %", ylim=(0, 105), title=about["rows"][0]["task"])
         axis.legend(fontsize=7)
     return figure

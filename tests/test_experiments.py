@@ -128,14 +128,15 @@ def test_transfer_is_compared_by_demonstrations():
     assert len({case.name for case in cases}) == len(cases) == 24
     rows = [
         {"task": "push", "policy": f"from {backend}", "memory": "none", "demonstrations": size, "seed": 0,
-         "success": success + shift, "branch_accuracy": 0.0}
+         "success": success + shift + off, "branch_accuracy": 0.0, "judged_in": judge}
         for backend, shift in (("mujoco", 0.0), ("learned", -0.05))
+        for judge, off in (("mujoco", 0.0), ("learned", 0.02))
         for size, success in ((10, 0.2), (20, 0.5), (40, 0.9))
     ]  # fmt: skip
     table, plot = report.REPORTS["transfer"]
-    assert "Mean gap 5.0 points, largest 5.0; rank correlation over 3 numbers of demonstrations 1.00" in table(
-        {"rows": rows}
-    )
+    text = table({"rows": rows})
+    assert "mean gap 5.0 points, largest 5.0; rank correlation over 3 numbers of demonstrations 1.00" in text
+    assert "6 policies, each judged in both: mean gap 2.0 points, largest 2.0; rank correlation 1.00" in text
     assert plot([{"rows": rows}]).axes
 
 

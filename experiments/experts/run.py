@@ -1,6 +1,7 @@
-"""Success of the scripted experts on fresh seeds: python experiments/experts/run.py [--episodes 200]
+"""Success of the scripted experts on fresh seeds: python experiments/experts/run.py [--episodes 200] [--tasks ...]
 
-Undisturbed and with the disturbances of the demonstrations. Writes results/experts.json.
+Undisturbed and with the disturbances of the demonstrations; the soft ones in the ground truth, and with --simulator
+runs/NAME/simulator.pt in that simulator too. Writes results/experts.json, where rows of other tasks stay.
 """
 
 import argparse
@@ -26,14 +27,19 @@ for task, kind in TASKS.items():  # as many values of the cue as the task allows
         "DelayedEvidence-v0",
         {"task": task, "cue_values": kind.max_cue_values},
     )
+ENVS |= {name: (f"{name}-v0", {}) for name in ("PushSoft", "SortSoft", "PushSoftArm")}
 FIRST_SEED = 3_000_000  # demonstrations and evaluations use others
 
 
 @cache
 def environment(name: str) -> Any:
     """One environment a process."""
-    env_id, options = ENVS[name]
-    return make_env(env_id, {**options, "camera_period": 10_000}).unwrapped
+    env_id, options = ENVS[name.split(", learned by ")[0]]
+    if ", learned by " in name:
+        options = {**options, "backend": "learned", "simulator": name.split(", learned by ")[1]}
+    env: Any = make_env(env_id, options).unwrapped
+    env.camera_period = 10_000
+    return env
 
 
 def episode(name: str, disturbance: float, seed: int) -> tuple[bool, int]:
@@ -51,9 +57,15 @@ def episode(name: str, disturbance: float, seed: int) -> tuple[bool, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--episodes", type=int, default=200)
-    seeds = range(FIRST_SEED, FIRST_SEED + parser.parse_args().episodes)
+    parser.add_argument("--tasks", nargs="+", choices=list(ENVS), default=list(ENVS))
+    parser.add_argument("--simulator", help="simulator.pt of a trained simulator in 2D")
+    options = parser.parse_args()
+    seeds = range(FIRST_SEED, FIRST_SEED + options.episodes)
     rows = []
-    for name in ENVS:
+    names = list(options.tasks)
+    if options.simulator:
+        names += [f"{name}, learned by {options.simulator}" for name in ("PushSoft", "SortSoft") if name in names]
+    for name in names:
         for disturbance in (0.0, 1.0):
             outcomes = list(parallel_map(partial(episode, name, disturbance), seeds))
             successes = sum(success for success, _ in outcomes)
@@ -62,7 +74,7 @@ def main() -> None:
             row |= {"steps_min": min(s for _, s in outcomes), "steps_max": max(s for _, s in outcomes)}
             rows.append(row)
             print(row, flush=True)
-            write_results(HERE / "results/experts.json", [FIRST_SEED], rows)
+            write_results(HERE / "results/experts.json", [FIRST_SEED], rows, ("task", "disturbance"))
 
 
 if __name__ == "__main__":

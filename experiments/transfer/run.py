@@ -3,21 +3,24 @@
 One simulator is trained (train.py sim=eqcollide, all worlds). Then
     push    policies without a memory on PushSoft, from 10 to 160 demonstrations of either backend
     sort    TRACE and no memory on SortSoft, from demonstrations of the learned simulator
-all judged in the ground truth.
+all judged in the ground truth, and those of PushSoft in the learned simulator too: does it tell which is better?
 Finished runs are not repeated, interrupted ones continue. Writes results/<part>.json; `python experiments/report.py
 transfer` makes the table and the plot from them.
 """
 
 import argparse
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
 
-from common import Row, in_parallel, score_rows, train  # noqa: E402
+from common import ROOT, Row, in_parallel, score_rows, train  # noqa: E402
+from rich.console import Console  # noqa: E402
 
+from trace_il.options import read_run  # noqa: E402
+from trace_il.pipeline import evaluate_run  # noqa: E402
 from trace_il.scores import write_results  # noqa: E402
 
 SIMULATOR = "simulator-mixed"
@@ -55,6 +58,13 @@ def cases(part: str, seeds: list[int]) -> list[Case]:
     return [Case("push", backend, "none", size, seed) for size in sizes for backend in BACKENDS for seed in seeds]
 
 
+def judged_in_the_learned(case: Case) -> dict[str, Row]:
+    """Scores of a trained policy in the learned simulator, on the same seeds as in the ground truth."""
+    config, folder = read_run(str(ROOT / "runs" / case.name))
+    env = replace(config.env, judged_in="learned")  # type: ignore[call-arg]
+    return evaluate_run(replace(config, env=env), folder, Console())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", default=["push", "sort"])
@@ -69,13 +79,18 @@ def main() -> None:
     def do(case: Case) -> list[Row]:
         summary = train(case.name, case.overrides, options.jobs)
         labels = {"task": case.part, "policy": f"from {case.backend}", "seed": case.seed}
-        return score_rows({**labels, "demonstrations": case.demonstrations}, case.memory, summary)
+        labels |= {"demonstrations": case.demonstrations}
+        rows = score_rows({**labels, "judged_in": "mujoco"}, case.memory, summary)
+        if case.part == "push":
+            elsewhere = {**summary, "scores": judged_in_the_learned(case)}
+            rows += score_rows({**labels, "judged_in": "learned"}, case.memory, elsewhere)
+        return rows
 
     for part in options.parts:
 
         def write(rows: dict[Case, list[Row]], part: str = part) -> None:
             lines = [row for own in rows.values() for row in own]
-            key = ("policy", "memory", "demonstrations", "seed")
+            key = ("policy", "memory", "demonstrations", "judged_in", "seed")
             write_results(HERE / f"results/{part}.json", options.seeds, lines, key)
 
         own = cases(part, options.seeds)
