@@ -1,6 +1,6 @@
 """What if the memory held something else? Rollouts on one seed whose slots are changed from outside.
 
-    reset    slots are emptied when the (first) branch begins
+    reset    slots are emptied two ticks before the (first) branch begins, while the robot does not show its choice yet
     freeze   once the cue has left view every tick writes upon the slots as they were then, and what it wrote is lost
     swap     in the middle of the (first) shared segment the slots become those of the same scene with another cue:
              a policy that acts on its memory must then follow the other cue
@@ -21,6 +21,7 @@ from .errors import UserError
 from .rollout import Rollout, rollout
 
 INTERVENTIONS = ("reset", "freeze", "swap")
+BEFORE = 2  # ticks between a reset and the branch
 
 
 class EditedController(Controller):
@@ -92,7 +93,11 @@ def _first_tick(phases: list[int], ticks: dict[int, Tensor], kind: str) -> int:
     shared = np.flatnonzero(phase == Phase.SHARED)
     shared = shared[shared < branch[0]] if len(branch) else shared
     wanted = {"reset": branch[:1], "freeze": shared[:1], "swap": shared[len(shared) // 2 :][:1]}[kind]
-    return min((tick for tick in ticks if len(wanted) and tick >= wanted[0]), default=-1)
+    if not len(wanted):
+        return -1
+    if kind == "reset":
+        return max([tick for tick in ticks if tick < wanted[0]][-BEFORE:][:1], default=-1)
+    return min((tick for tick in ticks if tick >= wanted[0]), default=-1)
 
 
 def _editor(tick: int, given: Tensor | None, for_ever: bool) -> Callable[[int, Tensor], Tensor]:

@@ -5,7 +5,8 @@ Inside a body every pair of control points is a spring with learned stiffness an
     F_ij = -[ k(m_ij) (|d| - d0) + c(m_ij) d.(v_i - v_j)/|d| ] d/|d|,       d = p_i - p_j,  d0 its length at rest,
 
 with k, c > 0 and m_ij = (strain, its rate, d0, stiffness of the material, symmetric features of both contexts). A body
-that moves rigidly feels no force, and linear and angular momentum are conserved exactly.
+that moves rigidly feels no force. Momentum is conserved exactly, by contact too; angular momentum by the springs, but
+not quite by contact, whose forces do not act along the line between their samples.
 
 Between bodies forces act where surfaces meet, not between the sparse control points: those are far apart still when
 the surfaces touch, and a contact between them comes early. For surface samples a, b of two bodies, or of a body and a
@@ -35,7 +36,7 @@ STIFFNESS, DAMPING, PRESSURE = 1000.0, 1.5, 3000.0  # scales of what is learned:
 INTEGRATORS = ("euler", "rk4", "dopri5")
 TOLERANCE = 1e-5  # relative, and absolute in m and m/s, of dopri5
 LENGTH = 0.08  # m, unit of sizes
-MARGIN = 0.012  # m by which samples come nearer in a frame at most, for the list of pairs that is made once a frame
+MARGIN = 0.012  # m by which samples may come nearer in a frame, for the list of pairs that is made once a frame
 
 
 def mlp(inputs: int, width: int, outputs: int) -> nn.Sequential:
