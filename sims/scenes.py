@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .shapes import KINDS_2D, KINDS_3D, body_mesh
-from .state import Body, Pusher, Scene, Wall
+from .state import Body, Pusher, Scene, TooLargeError, Wall
 
 WORLDS = ("free", "box", "pusher")
 MIXED = "mixed"  # every scene in one of the worlds
@@ -85,6 +85,8 @@ def random_scene(settings: SceneSettings, seed: int) -> Scene:
         try:
             scene = _draw(settings, count, rng)
             scene.check()
+        except TooLargeError:  # it would be again
+            raise
         except ValueError as error:
             reason = error
         else:

@@ -141,7 +141,7 @@ class Scene:
         state = self.start()
         state.check()
         if len(state.positions) > MAX_POINTS:
-            raise ValueError(
+            raise TooLargeError(
                 f"the scene has {len(state.positions)} points, at most {MAX_POINTS} fit; coarsen the meshes or take "
                 "bodies out"
             )
@@ -193,6 +193,10 @@ class State:
                 f"{int(bad.sum())} of {len(bad)} points have a position or velocity that is not finite, the first in "
                 f"body {int(self.body[bad.argmax()])}; reset the simulator"
             )
+
+
+class TooLargeError(ValueError):
+    """A scene has more points than fit."""
 
 
 class SimulationError(RuntimeError):
