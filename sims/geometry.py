@@ -44,6 +44,13 @@ def _segment_distances(points: np.ndarray, begin: np.ndarray, end: np.ndarray) -
     return np.linalg.norm(arm - t[..., None] * along, axis=-1)
 
 
+def _end_distances(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """Distances (N, M) of the nearest end of segments (N, 2, dim) and (M, 2, dim) to the other segment."""
+    ends = [_segment_distances(one[:, i], two[:, 0], two[:, 1]) for i in (0, 1)]
+    ends += [_segment_distances(two[:, i], one[:, 0], one[:, 1]).T for i in (0, 1)]
+    return np.min(ends, axis=0)
+
+
 def edge_distances(one: np.ndarray, two: np.ndarray) -> np.ndarray:
     """Distances (N, M) of segments (N, 2, 3) to segments (M, 2, 3): between lines where both feet are inside, else
     of an end to the other segment (Ericson, Real-Time Collision Detection, 5.1.9)."""
@@ -55,9 +62,7 @@ def edge_distances(one: np.ndarray, two: np.ndarray) -> np.ndarray:
     s, t = (b * g - c * f) / scale, (a * g - b * c) / scale
     inside = (s >= 0) & (s <= 1) & (t >= 0) & (t <= 1)
     between = np.linalg.norm(r + s[..., None] * d - t[..., None] * e, axis=-1)
-    ends = [_segment_distances(one[:, i], two[:, 0], two[:, 1]) for i in (0, 1)]
-    ends += [_segment_distances(two[:, i], one[:, 0], one[:, 1]).T for i in (0, 1)]
-    return np.minimum(np.where(inside, between, np.inf), np.min(ends, axis=0))
+    return np.minimum(np.where(inside, between, np.inf), _end_distances(one, two))
 
 
 def crossing(edges: np.ndarray, corners: np.ndarray) -> np.ndarray:
@@ -84,9 +89,7 @@ def crossing_depths(one: np.ndarray, two: np.ndarray) -> np.ndarray:
 
     apart = sides(two, one[:, 0]) * sides(two, one[:, 1]) < 0
     apart &= (sides(one, two[:, 0]) * sides(one, two[:, 1]) < 0).T
-    ends = [_segment_distances(one[:, i], two[:, 0], two[:, 1]) for i in (0, 1)]
-    ends += [_segment_distances(two[:, i], one[:, 0], one[:, 1]).T for i in (0, 1)]
-    return np.where(apart, np.min(ends, axis=0), 0.0)
+    return np.where(apart, _end_distances(one, two), 0.0)
 
 
 def surface_gap(

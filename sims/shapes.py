@@ -39,12 +39,16 @@ class Mesh:
         part = np.repeat(self.volumes / (self.dim + 1), self.dim + 1)
         return np.bincount(self.elements.ravel(), part, len(self.points)) / self.volumes.sum()
 
+    def sides(self) -> tuple[np.ndarray, np.ndarray]:
+        """The facets of every element, (E (dim + 1), dim), and the corner opposite of each."""
+        corners = range(self.dim + 1)
+        facets = np.concatenate([np.delete(self.elements, i, axis=1) for i in corners])
+        return facets, np.concatenate([self.elements[:, i] for i in corners])
+
     @cached_property
     def surface(self) -> np.ndarray:
         """Facets with an element on one side only, (F, dim), in the order that makes their normals point outwards."""
-        corners = self.dim + 1
-        facets = np.concatenate([np.delete(self.elements, i, axis=1) for i in range(corners)])
-        opposite = np.concatenate([self.elements[:, i] for i in range(corners)])
+        facets, opposite = self.sides()
         _, first, count = np.unique(np.sort(facets, axis=1), axis=0, return_index=True, return_counts=True)
         facets, opposite = facets[first[count == 1]], opposite[first[count == 1]]
         inward = self.points[opposite] - self.points[facets[:, 0]]
@@ -54,10 +58,9 @@ class Mesh:
 
     def folded(self) -> int | None:
         """An element that lies on the same side of a facet as the other one there; None: there is none."""
-        corners = self.dim + 1
-        facets = np.sort(np.concatenate([np.delete(self.elements, i, axis=1) for i in range(corners)]), axis=1)
-        tips = np.concatenate([self.elements[:, i] for i in range(corners)])
-        side = np.sign(element_volumes(self.points, np.column_stack([facets, tips])))
+        facets, opposite = self.sides()
+        facets = np.sort(facets, axis=1)
+        side = np.sign(element_volumes(self.points, np.column_stack([facets, opposite])))
         _, which, count = np.unique(facets, axis=0, return_inverse=True, return_counts=True)
         bad = np.flatnonzero((count > 2) | ((count == 2) & (np.bincount(which.ravel(), side) != 0)))
         return int(np.flatnonzero(which.ravel() == bad[0])[0] % len(self.elements)) if len(bad) else None

@@ -96,7 +96,8 @@ def _first_tick(phases: list[int], ticks: dict[int, Tensor], kind: str) -> int:
     if not len(wanted):
         return -1
     if kind == "reset":
-        return max([tick for tick in ticks if tick < wanted[0]][-BEFORE:][:1], default=-1)
+        earlier = sorted(tick for tick in ticks if tick < wanted[0])
+        return earlier[-BEFORE] if len(earlier) >= BEFORE else -1
     return min((tick for tick in ticks if tick >= wanted[0]), default=-1)
 
 

@@ -32,19 +32,17 @@ FIRST_SEED = 3_000_000  # demonstrations and evaluations use others
 
 
 @cache
-def environment(name: str) -> Any:
-    """One environment a process."""
-    env_id, options = ENVS[name.split(", learned by ")[0]]
-    if ", learned by " in name:
-        options = {**options, "backend": "learned", "simulator": name.split(", learned by ")[1]}
-    env: Any = make_env(env_id, options).unwrapped
-    env.camera_period = 10_000
+def environment(env_id: str, options: tuple[tuple[str, Any], ...]) -> Any:
+    """One environment a process; where it can, it renders nothing after the first frame."""
+    env: Any = make_env(env_id, dict(options)).unwrapped
+    if hasattr(env, "camera_period"):
+        env.camera_period = 10_000
     return env
 
 
-def episode(name: str, disturbance: float, seed: int) -> tuple[bool, int]:
-    """Success and number of control steps; nothing is rendered after the first frame."""
-    env = environment(name)
+def episode(env_id: str, options: tuple[tuple[str, Any], ...], disturbance: float, seed: int) -> tuple[bool, int]:
+    """Success and number of control steps."""
+    env = environment(env_id, options)
     env.reset(seed=seed)
     expert = env.make_expert(disturbance)
     done, steps = False, 0
@@ -58,16 +56,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--episodes", type=int, default=200)
     parser.add_argument("--tasks", nargs="+", choices=list(ENVS), default=list(ENVS))
-    parser.add_argument("--simulator", help="simulator.pt of a trained simulator in 2D")
+    parser.add_argument("--simulator", help="simulator.pt of a simulator in 2D that knows pushers: env.world=mixed")
     options = parser.parse_args()
     seeds = range(FIRST_SEED, FIRST_SEED + options.episodes)
     rows = []
-    names = list(options.tasks)
+    chosen = {name: ENVS[name] for name in options.tasks}
+    learned = {"backend": "learned", "simulator": options.simulator}
     if options.simulator:
-        names += [f"{name}, learned by {options.simulator}" for name in ("PushSoft", "SortSoft") if name in names]
-    for name in names:
+        chosen |= {
+            f"{name}, learned": (chosen[name][0], learned) for name in ("PushSoft", "SortSoft") if name in chosen
+        }
+    for name, (env_id, more) in chosen.items():
         for disturbance in (0.0, 1.0):
-            outcomes = list(parallel_map(partial(episode, name, disturbance), seeds))
+            outcomes = list(parallel_map(partial(episode, env_id, tuple(more.items()), disturbance), seeds))
             successes = sum(success for success, _ in outcomes)
             row = {"task": name, "disturbance": disturbance, "episodes": len(seeds), "success": successes / len(seeds)}
             row["success_interval"] = list(wilson_interval(successes, len(seeds)))

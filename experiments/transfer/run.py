@@ -9,6 +9,7 @@ transfer` makes the table and the plot from them.
 """
 
 import argparse
+import json
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
 from common import ROOT, Row, in_parallel, score_rows, train  # noqa: E402
 from rich.console import Console  # noqa: E402
 
+from trace_il.files import atomic_write  # noqa: E402
 from trace_il.options import read_run  # noqa: E402
 from trace_il.pipeline import evaluate_run  # noqa: E402
 from trace_il.scores import write_results  # noqa: E402
@@ -59,10 +61,13 @@ def cases(part: str, seeds: list[int]) -> list[Case]:
 
 
 def judged_in_the_learned(case: Case) -> dict[str, Row]:
-    """Scores of a trained policy in the learned simulator, on the same seeds as in the ground truth."""
+    """Scores of a trained policy in the learned simulator, on the same seeds; kept in its run."""
     config, folder = read_run(str(ROOT / "runs" / case.name))
-    env = replace(config.env, judged_in="learned")  # type: ignore[call-arg]
-    return evaluate_run(replace(config, env=env), folder, Console())
+    path = folder / "judged_in_learned.json"
+    if not path.exists():
+        env = replace(config.env, judged_in="learned")  # type: ignore[call-arg]
+        atomic_write(path, json.dumps(evaluate_run(replace(config, env=env), folder, Console())).encode())
+    return json.loads(path.read_text())
 
 
 def main() -> None:
