@@ -49,7 +49,7 @@ class ViewConfig:
 
 @dataclass
 class ViewTrainerConfig(FitConfig):
-    epochs: int = 20  # of supervised training, in each iteration
+    epochs: int = 30  # of supervised training, in each iteration
     steps_per_epoch: int = 100
     learning_rate: float = 2e-3
     rl_learning_rate: float = 1e-4
