@@ -1,17 +1,20 @@
-"""Random scenes by seed: soft bodies thrown at each other, in free space, in a box with gravity, or before a pusher."""
+"""Random scenes by seed: soft bodies thrown at each other, in free space, in a box with gravity, or before a pusher, in
+space or on a table."""
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from .shapes import KINDS_2D, KINDS_3D, body_mesh
-from .state import Body, Pusher, Scene, TooLargeError, Wall
+from .state import CONTACT_RADIUS, Body, Pusher, Scene, TooLargeError, Wall
 
-WORLDS = ("free", "box", "pusher")
-MIXED = "mixed"  # every scene in one of the worlds
+MIXTURE = ("free", "box", "pusher")
+MIXED = "mixed"  # every scene in one of the worlds of the mixture
+WORLDS = (*MIXTURE, "table", MIXED)
 RADIUS = 0.08  # of a body, m
 PUSHER_RADIUS = 0.025  # m
 PUSHER_DRAG = (1.0, 9.0)  # 1/s, from and to, where there is a pusher
+TABLE_GRAVITY = -9.81  # m/s^2: bodies that are pushed there stay flat
 TRIES = 50  # to place bodies without overlap, before the scene is called too full
 
 
@@ -22,7 +25,7 @@ class SceneSettings:
     Args:
         dim: 2 or 3.
         world: free (no gravity, no walls), box (gravity, floor and side walls), pusher (drag, a disc or ball that
-            comes along) or mixed (every scene one of them).
+            comes along), mixed (every scene one of these), or table (as pusher, with everything on a floor).
         bodies: fewest and most soft bodies.
         kinds: of the bodies; empty: all that training uses, which leaves out `UNSEEN`.
         speed: largest speed at the start, m/s; young: Young's modulus, Pa, from and to.
@@ -60,15 +63,23 @@ def random_rotation(dim: int, rng: np.random.Generator) -> np.ndarray:
     return matrix
 
 
+def upright(dim: int, rng: np.random.Generator) -> np.ndarray:
+    """A random rotation matrix about the last axis, the vertical one."""
+    matrix = np.eye(dim)
+    if dim == 3:
+        matrix[:2, :2] = random_rotation(2, rng)
+    return matrix
+
+
 def random_scene(settings: SceneSettings, seed: int) -> Scene:
     """The scene of a seed.
 
     Raises:
         ValueError: unknown dim, world or kind, or more bodies than fit.
     """
-    if settings.dim not in (2, 3) or settings.world not in (*WORLDS, MIXED):
+    if settings.dim not in (2, 3) or settings.world not in WORLDS:
         raise ValueError(
-            f"dim must be 2 or 3 and world one of {', '.join((*WORLDS, MIXED))}, got {settings.dim}, {settings.world!r}"
+            f"dim must be 2 or 3 and world one of {', '.join(WORLDS)}, got {settings.dim}, {settings.world!r}"
         )
     if not 1 <= settings.bodies[0] <= settings.bodies[1]:
         raise ValueError(f"bodies must be (fewest, most), at least 1, got {settings.bodies}")
@@ -78,7 +89,7 @@ def random_scene(settings: SceneSettings, seed: int) -> Scene:
             raise ValueError(f"unknown shape {kind!r}; choose of {', '.join(known)} in {settings.dim}D")
     rng = np.random.default_rng(seed)
     if settings.world == MIXED:
-        settings = replace(settings, world=str(rng.choice(WORLDS)))
+        settings = replace(settings, world=str(rng.choice(MIXTURE)))
     count = int(rng.integers(settings.bodies[0], settings.bodies[1] + 1))
     reason: ValueError | None = None
     for _ in range(TRIES):
@@ -95,7 +106,9 @@ def random_scene(settings: SceneSettings, seed: int) -> Scene:
 
 
 def _draw(settings: SceneSettings, count: int, rng: np.random.Generator) -> Scene:
-    dim = settings.dim
+    dim, pushed_about = settings.dim, settings.world in ("pusher", "table")
+    level = np.ones(dim)  # what is left of a vector on a table
+    level[-1] = settings.world != "table"
     reach = 0.2 * max(1.0, count / 2.2) ** (1 / dim) if count > 3 else 0.2
     kinds = settings.kinds or training_kinds(dim)
     meshes = [
@@ -105,7 +118,7 @@ def _draw(settings: SceneSettings, count: int, rng: np.random.Generator) -> Scen
     radii = np.array([np.linalg.norm(mesh.points, axis=1).max() for mesh in meshes])
     places = np.zeros((0, dim))
     for _ in range(TRIES * count):
-        place = rng.uniform(-reach, reach, dim)
+        place = level * rng.uniform(-reach, reach, dim)
         apart = np.linalg.norm(places - place, axis=1) > radii[: len(places)] + radii[len(places)] + 0.01
         if np.linalg.norm(place) < reach and apart.all():
             places = np.concatenate([places, place[None]])
@@ -118,25 +131,34 @@ def _draw(settings: SceneSettings, count: int, rng: np.random.Generator) -> Scen
     for mesh, place in zip(meshes, places, strict=True):
         towards = -place / max(float(np.linalg.norm(place)), 1e-9)
         velocity = settings.speed * rng.uniform(0.4, 1) * towards + rng.normal(0, 0.08, dim)
-        if settings.world == "pusher":
-            velocity = 0.2 * velocity
+        if pushed_about:
+            velocity = 0.2 * level * velocity
         spin = rng.uniform(-3, 3, 1 if dim == 2 else 3)
         young = float(np.exp(rng.uniform(*np.log(settings.young))))
-        bodies.append(Body(mesh, place, random_rotation(dim, rng), velocity, spin, young))
+        turn = random_rotation(dim, rng) if level.all() else upright(dim, rng)
+        if not level.all():
+            spin *= (1 - level)[-len(spin) :] * (dim == 3)  # about the vertical axis
+            place[-1] = CONTACT_RADIUS + 0.001 - (mesh.points @ turn.T)[:, -1].min()
+        bodies.append(Body(mesh, place, turn, velocity, spin, young))
     gravity, drag = np.zeros(dim), 0.0
     walls: tuple[Wall, ...] = ()
     pushers: tuple[Pusher, ...] = ()
+    if settings.world == "table":
+        gravity[-1] = TABLE_GRAVITY
+        walls = (Wall(np.eye(dim)[-1], 0.0),)
     if settings.world == "box":
         gravity[-1] = -1.0
         half = 1.6 * reach
         sides = [(sign * np.eye(dim)[axis], -half) for axis in range(dim - 1) for sign in (1, -1)]
         walls = tuple(Wall(normal, offset) for normal, offset in [*sides, (np.eye(dim)[-1], -half)])
-    if settings.world == "pusher":
+    if pushed_about:
         drag = float(rng.uniform(*PUSHER_DRAG))
-        direction = rng.normal(size=dim)
+        direction = level * rng.normal(size=dim)
         direction /= np.linalg.norm(direction)
         pushed = int(rng.integers(count))  # soon
         away = radii[pushed] + PUSHER_RADIUS + rng.uniform(0.01, 0.05)
         start = places[pushed] + away * direction + rng.normal(0, 0.02, dim)
+        if not level.all():
+            start[-1] = bodies[pushed].position[-1] + rng.uniform(-0.01, 0.01)
         pushers = (Pusher(PUSHER_RADIUS, start, -settings.speed * rng.uniform(0.2, 1) * direction),)
     return Scene(tuple(bodies), pushers, walls, gravity, drag)

@@ -12,7 +12,7 @@ from gymnasium.vector import AsyncVectorEnv
 
 import envs  # noqa: F401
 from envs import Phase
-from envs.deformable.arm import REST
+from envs.deformable.arm import TABLE
 from sims.build import Recipe, save
 from sims.flex import SimulationError
 from sims.model import Range
@@ -21,6 +21,7 @@ from trace_il.environment import make_env
 from trace_il.errors import UserError
 
 NAMES = ("PushSoft-v0", "SortSoft-v0")
+EVERY = (*NAMES, "PushSoftArm-v0")
 WIDE = Range(10.0, 0.1, 3.0)
 
 
@@ -33,8 +34,14 @@ def file(folder, seen: Range = WIDE, dim: int = 2) -> str:
 
 
 @pytest.fixture(scope="module")
-def simulator(tmp_path_factory) -> str:
-    return file(tmp_path_factory.mktemp("simulator"))
+def simulators(tmp_path_factory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("simulator")
+    return {name: file(folder, dim=3 if name == "PushSoftArm-v0" else 2) for name in EVERY}
+
+
+@pytest.fixture(scope="module")
+def simulator(simulators) -> str:
+    return simulators["PushSoft-v0"]
 
 
 def make(name: str, backend: str, simulator: str, **more):
@@ -54,25 +61,28 @@ def episode(env, seed: int, disturbance: float = 0.0, cue: int | None = None, st
 
 
 @pytest.mark.parametrize("backend", ["mujoco", "learned"])
-@pytest.mark.parametrize("name", NAMES)
-def test_gymnasium_accepts_it_and_it_repeats_itself(name, backend, simulator):
-    env = make(name, backend, simulator)
+@pytest.mark.parametrize("name", EVERY)
+def test_gymnasium_accepts_it_and_it_repeats_itself(name, backend, simulators):
+    env = make(name, backend, simulators[name])
     check_env(env, skip_render_check=True)
-    other = make(name, backend, simulator)
+    other = make(name, backend, simulators[name])
     episode(other, 5, 1.0, steps=20)
     for (one, _), (two, _) in zip(episode(env, 3, 1.0, steps=40), episode(other, 3, 1.0, steps=40), strict=True):
         assert one["agent_pos"].tobytes() == two["agent_pos"].tobytes()
-        assert one["pixels"]["overhead"].tobytes() == two["pixels"]["overhead"].tobytes()
-    assert env.render().shape == (480, 480, 3)
+        for camera, picture in one["pixels"].items():
+            assert picture.tobytes() == two["pixels"][camera].tobytes()
+    assert env.render().shape[0] == 480
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_backends_begin_alike(name, simulator):
-    one, two = (make(name, backend, simulator) for backend in ("mujoco", "learned"))
+@pytest.mark.parametrize("name", EVERY)
+def test_backends_begin_alike(name, simulators):
+    one, two = (make(name, backend, simulators[name]) for backend in ("mujoco", "learned"))
     assert one.observation_space == two.observation_space and one.action_space == two.action_space
     for seed in range(3):
         (first, info), (second, other) = one.reset(seed=seed), two.reset(seed=seed)
-        assert info == other and np.array_equal(first["pixels"]["overhead"], second["pixels"]["overhead"])
+        assert info == other
+        for camera, picture in first["pixels"].items():
+            assert np.array_equal(picture, second["pixels"][camera])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -117,21 +127,30 @@ def test_materials_and_drag_that_the_simulator_does_not_know(tmp_path):
 
 def test_the_arm_pushes_a_soft_block_onto_the_mark():
     env = gymnasium.make("PushSoftArm-v0", disable_env_checker=True, render_mode="rgb_array").unwrapped
-    check_env(env, skip_render_check=True)
     outcomes = [episode(env, seed, disturbance)[-1][1] for seed, disturbance in ((1, 0.0), (2, 0.0), (3, 1.0))]
     assert [info["is_success"] for info in outcomes] == [True] * 3 and outcomes[0]["branch_correct"] == -1
-    one, two = (episode(env, 4, 1.0, steps=30)[-1][0] for _ in range(2))
-    assert one["agent_pos"].tobytes() == two["agent_pos"].tobytes()
-    assert all(np.array_equal(one["pixels"][name], two["pixels"][name]) for name in one["pixels"])
-    # The block gives way where it is pushed: its points leave the places of a rigid block.
+    # The block lies on the table, and gives way where it is pushed: its points leave the places of a rigid block.
     env.reset(seed=5)
-    expert, off = env.make_expert(), []
+    expert, off, height = env.make_expert(), [], []
     for _ in range(100):
         env.step(expert.action().executed)
         _, points, angle = env.task.pose(env.data)
         cos, sin = np.cos(angle), np.sin(angle)
-        off.append(np.abs(points - REST @ np.array([[cos, sin], [-sin, cos]])).max())
-    assert max(off) > 0.002 and env.render().shape == (480, 640, 3)
+        off.append(np.abs(points - env.task.mesh.points[:, :2] @ np.array([[cos, sin], [-sin, cos]])).max())
+        height.append(env.world.body[:, 2].min() - TABLE)
+        assert np.array_equal(env.data.flexvert_xpos, env.world.body)  # what the cameras see
+    assert 3e-4 < max(off) < 0.005 and min(height) > 0 and max(height) < 0.006
+
+
+def test_the_arm_in_a_simulator_that_does_not_know_its_block(tmp_path):
+    narrow = file(tmp_path, Range(0.01, 0.99, 1.01), dim=3)
+    assert episode(make("PushSoftArm-v0", "learned", narrow), 1)[-1][1]["ood"]
+    with pytest.raises(SimulationError, match=r"(training knew|of its length).*on_ood=truncate"):
+        episode(make("PushSoftArm-v0", "learned", narrow, on_ood="error"), 1)
+    with pytest.raises(ValueError, match="2 dimensions, this environment has 3"):
+        make("PushSoftArm-v0", "learned", file(tmp_path))
+    with pytest.raises(ValueError, match=r"env=soft_bodies_3d env.world=table"):
+        gymnasium.make("PushSoftArm-v0", backend="learned")
 
 
 def test_an_arm_whose_physics_diverges_ends_its_episode(tmp_path, monkeypatch):

@@ -284,6 +284,19 @@ def test_pushers_meet_the_bodies(dim):
     assert pushed >= 5 and rejected <= 2
 
 
+def test_bodies_are_pushed_over_a_table_and_stay_on_it():
+    moved = []
+    for seed in range(6):
+        scene = random_scene(SceneSettings(3, "table", (1, 2)), seed)
+        trajectory = simulate(scene, 40)
+        soft = trajectory.positions[:, ~trajectory.kinematic]
+        lowest = [soft[:, trajectory.body[~trajectory.kinematic] == i, 2].min(1) for i in range(len(scene.bodies))]
+        assert all(low.min() > 0 and low.max() < 0.02 for low in lowest)  # m; tilted a little at most
+        assert trajectory.positions[:, trajectory.kinematic, 2].std(0).max() < 1e-6  # pushers stay level
+        moved.append(float(np.linalg.norm((soft[-1] - soft[0])[:, :2], axis=1).max()))
+    assert np.median(moved) > 0.05
+
+
 @pytest.mark.parametrize("dim", [2, 3])
 def test_no_mesh_is_faster_than_its_fastest_element(dim):
     body = random_scene(SceneSettings(dim), 2_700_004).bodies[0]

@@ -53,9 +53,8 @@ class SortSoftConfig(PushSoftConfig):
 
 
 @dataclass
-class PushSoftArmConfig(EnvConfig):
+class PushSoftArmConfig(PushSoftConfig):
     id: str = "PushSoftArm-v0"
-    image_size: int = 64  # pixels
     factors: str = "all"  # poses, lights, textures, distractors: all of them, train or held_out
 
 

@@ -22,7 +22,7 @@ class SoftBodiesConfig(EnvConfig):
 
     id: str = "soft_bodies"
     dim: int = 2  # 2 or 3
-    world: str = "free"  # free, box (gravity, floor and walls), pusher, mixed
+    world: str = "free"  # free, box (gravity, floor and walls), pusher, mixed, table (a pusher and a floor)
     bodies: list[int] = field(default_factory=lambda: [2, 3])  # fewest and most
     kinds: list[str] = field(default_factory=list)  # shapes; empty: all that training uses
     speed: float = 0.5  # largest at the start, m/s

@@ -4,24 +4,20 @@ The finger is kinematic, the body slides with drag. `backend` says what moves th
 or a learned simulator from a file; spaces, seeds, pictures and expert are the same.
 """
 
-from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 
-from sims.build import load_simulator
-from sims.flex import FlexSimulator, SimulationError
-from sims.model import LearnedSimulator
 from sims.scenes import PUSHER_RADIUS
 from sims.shapes import Mesh
-from sims.state import VERSION, Body, Pusher, Scene, Simulator, State
+from sims.state import VERSION, Body, Pusher, Scene
 
 from ..base import DelayedEvidenceBase, Expert, Phase
 from .expert import PushExpert, reach, turned_by
 from .render import PlaneRenderer
+from .world import SoftWorld
 
-BACKENDS = ("mujoco", "learned")
 DRAG = 8.0  # 1/s
 YOUNG = 6e4  # Pa
 LIMIT = np.array([0.42, 0.32])  # m, how far from the middle the finger may go
@@ -59,23 +55,9 @@ class SoftEnv(DelayedEvidenceBase):
         self, backend: str = "mujoco", simulator: str | None = None, image_size: int = 64, on_ood: str = "truncate",
         render_mode: str | None = None,
     ) -> None:  # fmt: skip
-        if backend not in BACKENDS:
-            raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
         if not 16 <= image_size <= 640:
             raise ValueError(f"image_size must be in 16..640, got {image_size}")
-        if on_ood not in ("truncate", "error"):
-            raise ValueError(f"on_ood must be truncate or error, got {on_ood!r}")
-        self.simulator: Simulator = FlexSimulator()
-        if backend == "learned":
-            if simulator is None:
-                raise ValueError(
-                    "backend=learned needs simulator=FILE; train one: "
-                    "python train.py sim=eqcollide env=soft_bodies_2d env.world=pusher env.bodies=[1,2]"
-                )
-            self.simulator = load_simulator(Path(simulator))
-            if self.simulator.model.dim != 2:
-                raise ValueError(f"{simulator} is of {self.simulator.model.dim} dimensions, this environment has 2")
-        self.backend, self.on_ood = backend, on_ood
+        self.world = SoftWorld(2, backend, simulator, on_ood)
         self.image_size, self.render_mode = image_size, render_mode
         self.mesh = self.make_mesh()
         self.renderer = PlaneRenderer(self.mesh, self.finger_radius, self.marks())
@@ -133,7 +115,7 @@ class SoftEnv(DelayedEvidenceBase):
         rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         body = Body(self.mesh, place, rotation, np.zeros(2), np.zeros(1), YOUNG)
         pusher = Pusher(self.finger_radius, finger, np.zeros(2))
-        self.state = self.simulator.reset(Scene((body,), (pusher,), (), np.zeros(2), DRAG))
+        self.world.reset(Scene((body,), (pusher,), (), np.zeros(2), DRAG))
         self.check()
         return self._observation(), self._info()
 
@@ -147,22 +129,7 @@ class SoftEnv(DelayedEvidenceBase):
             raise ValueError(f"action must be 2 finite numbers, got {action}")
         velocity = (self.clip(action) - self.finger) / self.control_dt
         velocity *= min(1.0, FASTEST / max(float(np.linalg.norm(velocity)), 1e-9))
-        kinematic = self.state.kinematic
-        velocities = self.state.velocities.copy()
-        velocities[kinematic] = velocity
-        given = State(self.state.positions, velocities, self.state.body, kinematic)
-        reason = ""
-        try:
-            following = self.simulator.step(given, self.control_dt)
-            if isinstance(self.simulator, LearnedSimulator):
-                reason = self.simulator.out_of_distribution(following)
-        except SimulationError as error:
-            following, reason = given, str(error)
-        if reason and self.on_ood == "error":
-            raise SimulationError(f"step {self.steps}: {reason}; on_ood=truncate ends the episode instead")
-        if np.isfinite(following.positions).all():
-            self.state = following
-        self.ood = bool(reason)
+        self.ood = bool(self.world.step(velocity, self.control_dt))
         self.steps += 1
         if not self.ood:  # what comes of such a state does not count
             self.check()
@@ -187,12 +154,11 @@ class SoftEnv(DelayedEvidenceBase):
 
     @property
     def finger(self) -> np.ndarray:
-        return self.state.positions[self.state.kinematic].mean(0)
+        return self.world.pusher
 
     @property
     def centre(self) -> np.ndarray:
-        soft = ~self.state.kinematic
-        return self.mesh.shares @ self.state.positions[soft]
+        return self.mesh.shares @ self.world.body
 
     @property
     def angle(self) -> float:
@@ -205,10 +171,10 @@ class SoftEnv(DelayedEvidenceBase):
 
     def _around(self) -> np.ndarray:
         """Points of the body from its centre, (P, 2)."""
-        return self.state.positions[~self.state.kinematic] - self.centre
+        return self.world.body - self.centre
 
     def scene_geometry(self) -> list[dict[str, Any]]:
-        soft = self.state.positions[~self.state.kinematic]
+        soft = self.world.body
         vertices = np.concatenate([soft, np.full((len(soft), 1), 0.02)], axis=1)
         body = {"name": "soft", "kind": "mesh", "rgba": np.array([0.55, 0.55, 0.58, 1]), "vertices": vertices}
         finger = {
@@ -219,7 +185,7 @@ class SoftEnv(DelayedEvidenceBase):
         return [{**body, "faces": self.mesh.elements.copy()}, finger]
 
     def _show(self) -> None:
-        self.renderer.place(self.state, self.finger)
+        self.renderer.place(self.world.body, self.finger)
 
     def _observation(self) -> dict[str, Any]:
         self._show()

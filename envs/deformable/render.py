@@ -6,7 +6,6 @@ import mujoco
 import numpy as np
 
 from sims.shapes import Mesh
-from sims.state import State
 
 from ..base import new_renderer
 
@@ -51,12 +50,11 @@ class PlaneRenderer:
         mujoco.mj_forward(self.model, self.data)
         self.renderers: dict[int, mujoco.Renderer] = {}
 
-    def place(self, state: State, finger: np.ndarray) -> None:
-        """Show a state of one soft body and the finger at (2,)."""
+    def place(self, body: np.ndarray, finger: np.ndarray) -> None:
+        """Show the points (P, 2) of the soft body and the finger at (2,)."""
         self.data.mocap_pos[self.model.body("finger").mocapid[0]] = *finger, 0.03
         mujoco.mj_kinematics(self.model, self.data)
-        soft = ~state.kinematic
-        self.data.flexvert_xpos[:, :2], self.data.flexvert_xpos[:, 2] = state.positions[soft], HEIGHT
+        self.data.flexvert_xpos[:, :2], self.data.flexvert_xpos[:, 2] = body, HEIGHT
 
     def mark(self, name: str, pos: np.ndarray, angle: float = 0.0) -> None:
         """Put a mark somewhere else."""

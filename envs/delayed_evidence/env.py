@@ -134,7 +134,7 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
         self.steps, self.cue_over_at, self.ood = 0, 0, False
         base = self.layout.get("base", np.zeros(3))
         self.robot.place(self.data, base, self.start_joints(), FINGER_OPEN)
-        mujoco.mj_forward(self.model, self.data)
+        self.put_up()
         self.progress = Progress(self.task, self.cue)
         self.task.check(self.model, self.data, self.layout, self.progress)
         self.frames = self._render_cameras()
@@ -145,10 +145,8 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
         if action.shape != (17,) or not np.isfinite(action).all():
             raise ValueError(f"action must be 17 finite numbers, got {action}")
         self.robot.command(self.data, np.clip(action, self.action_low, self.action_high))
-        mujoco.mj_step(self.model, self.data, self.substeps)
-        mujoco.mj_forward(self.model, self.data)
+        self.ood = bool(self.advance())
         self.steps += 1
-        self.ood = any(self.data.warning[int(kind)].number for kind in BROKEN)  # the engine has then begun anew
         if not self.ood:  # what comes of such a state does not count
             self.task.check(self.model, self.data, self.layout, self.progress)
         self._show_decoys()
@@ -158,6 +156,17 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
         terminated = self.progress.over and not self.ood
         truncated = not terminated and (self.steps >= self.horizon or self.ood)
         return self._observation(), float(self.progress.success), terminated, truncated, info
+
+    def put_up(self) -> None:
+        """Everything that follows from where things are, at the start of an episode."""
+        mujoco.mj_forward(self.model, self.data)
+
+    def advance(self) -> str:
+        """The physics of a control step; in words, how it left the range in which it is valid."""
+        mujoco.mj_step(self.model, self.data, self.substeps)
+        mujoco.mj_forward(self.model, self.data)
+        # The engine begins anew after these.
+        return ", ".join(kind.name for kind in BROKEN if self.data.warning[int(kind)].number)
 
     def render(self) -> np.ndarray:
         camera = mujoco.MjvCamera()

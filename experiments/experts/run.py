@@ -1,7 +1,7 @@
 """Success of the scripted experts on fresh seeds: python experiments/experts/run.py [--episodes 200] [--tasks ...]
 
-Undisturbed and with the disturbances of the demonstrations; the soft ones in the ground truth, and with --simulator
-runs/NAME/simulator.pt in that simulator too. Writes results/experts.json, where rows of other tasks stay.
+Undisturbed and with the disturbances of the demonstrations; the soft ones in the ground truth, and with --simulator and
+--arm-simulator runs/NAME/simulator.pt in these too. Writes results/experts.json, where rows of other tasks stay.
 """
 
 import argparse
@@ -56,16 +56,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--episodes", type=int, default=200)
     parser.add_argument("--tasks", nargs="+", choices=list(ENVS), default=list(ENVS))
-    parser.add_argument("--simulator", help="simulator.pt of a simulator in 2D that knows pushers: env.world=mixed")
+    parser.add_argument("--simulator", help="simulator.pt in 2D that knows pushers: env.world=mixed")
+    parser.add_argument("--arm-simulator", help="simulator.pt in 3D that knows tables: env.world=table")
     options = parser.parse_args()
     seeds = range(FIRST_SEED, FIRST_SEED + options.episodes)
     rows = []
     chosen = {name: ENVS[name] for name in options.tasks}
-    learned = {"backend": "learned", "simulator": options.simulator}
-    if options.simulator:
-        chosen |= {
-            f"{name}, learned": (chosen[name][0], learned) for name in ("PushSoft", "SortSoft") if name in chosen
-        }
+    files = {"PushSoft": options.simulator, "SortSoft": options.simulator, "PushSoftArm": options.arm_simulator}
+    for name, file in files.items():
+        if file and name in chosen:
+            chosen[f"{name}, learned"] = (chosen[name][0], {"backend": "learned", "simulator": file})
     for name, (env_id, more) in chosen.items():
         for disturbance in (0.0, 1.0):
             outcomes = list(parallel_map(partial(episode, env_id, tuple(more.items()), disturbance), seeds))
