@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
 
 def scores(folder, memory: str, epochs: int) -> dict:
     own = [f"memory={memory}", f"name={memory}", f"trainer.epochs={epochs}"]
-    program("train.py", *COMMON, *own, cwd=folder, timeout=900)
+    program("train.py", *COMMON, *own, cwd=folder, timeout=1800)
     return json.loads((folder / f"runs/{memory}/summary.json").read_text())
 
 

@@ -22,7 +22,7 @@ TRAINING = ["data.trajectories=96", "data.validation=6", "trainer.epochs=5", "tr
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("simulator")
     for name, more in (("eqcollide", TRAINING), ("ballistic", [])):
-        program("train.py", f"sim={name}", *DATA, *more, f"name={name}", cwd=folder, timeout=900)
+        program("train.py", f"sim={name}", *DATA, *more, f"name={name}", cwd=folder, timeout=1800)
     return folder
 
 
