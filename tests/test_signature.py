@@ -53,6 +53,14 @@ def test_every_so_many_points_are_those_of_all_points(case, every):
     )
 
 
+@pytest.mark.parametrize("every", [1, 3])
+def test_many_paths_at_once_are_those_of_each(every):
+    path = make_path(70, 31, 17, 0, False)
+    together = sig.prefix_signature(path, 3, every, large=10**9)
+    for large in (2**17, 1):  # step by step
+        torch.testing.assert_close(sig.prefix_signature(path, 3, every, large), together, atol=1e-10, rtol=1e-10)
+
+
 @settings(max_examples=40, deadline=None)
 @given(paths, st.sampled_from([torch.float32, torch.float64]))
 def test_streaming_equals_prefix(case, dtype):
@@ -103,8 +111,10 @@ def test_scripted_and_differentiable():
     start = torch.zeros(2, sig.signature_dim(3, 4), dtype=torch.float64)
     assert torch.equal(scripted(start, path[:, 1] - path[:, 0], 4), sig.update(start, path[:, 1] - path[:, 0], 4))
     assert torch.equal(prefixes(path, 4), sig.prefix_signature(path, 4))
-    assert torch.equal(prefixes(path, 4, 3), sig.prefix_signature(path, 4, 3))
-    assert torch.autograd.gradcheck(lambda x: sig.prefix_signature(x, 3), path[:1].clone().requires_grad_())
+    for large in (2**17, 1):
+        assert torch.equal(prefixes(path, 4, 3, large), sig.prefix_signature(path, 4, 3, large))
+        few = path[:1].clone().requires_grad_()
+        assert torch.autograd.gradcheck(lambda x, large=large: sig.prefix_signature(x, 3, 1, large), few)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -10,7 +10,7 @@ Horner form level n is
     S^n' = S^n + (...((x/n + S^1) (x) x/(n-1) + S^2) (x) ... + S^{n-1}) (x) x
 
 which needs the levels below n only. `update` applies it once (online, memory constant in t);
-`prefix_signature` replaces the loop over time by one cumulative sum a level, because the increment of
+`prefix_signature` can replace the loop over time by one cumulative sum a level, because the increment of
 level n at step t depends only on the levels below n at step t-1.
 
 Layout: all levels are flattened row-major and concatenated, d + d^2 + ... + d^p numbers, the order of
@@ -88,22 +88,29 @@ def update(signature: Tensor, increment: Tensor, depth: int) -> Tensor:
             f"coordinates, got {signature.shape[-1]}"
         )
     levels = split_levels(signature, channels, depth)
-    new: list[Tensor] = []
-    for level in range(1, depth + 1):
-        new.append(levels[level - 1] + _level_increment(levels, increment, level))
+    row = increment.unsqueeze(-2)
+    new = [levels[0] + increment]
+    for level in range(2, depth + 1):
+        left = torch.add(levels[0], increment, alpha=1 / level)
+        for n in range(2, level + 1):  # S^n + left (x) x / (level + 1 - n), in one operation
+            below = levels[n - 1].unflatten(-1, [-1, channels])
+            left = torch.addcmul(below, left.unsqueeze(-1), row, value=1 / (level + 1 - n)).flatten(-2)
+        new.append(left)
     return torch.cat(new, dim=-1)
 
 
-def prefix_signature(path: Tensor, depth: int, every: int = 1) -> Tensor:
-    """Signatures of prefixes of a path, without a loop over time.
+def prefix_signature(path: Tensor, depth: int, every: int = 1, large: int = 2**17) -> Tensor:
+    """Signatures of prefixes of a path: without a loop over time, unless a processor's cache is what counts.
 
     The highest level has most of the numbers. With `every` > 1 its increments over a stretch of steps are one matrix
-    product, so that it is never held for the steps between.
+    product, so that it is never held for the steps between. For many paths on a CPU `update` step by step is faster:
+    what the next step needs is still in the cache, while a cumulative sum goes through memory several times.
 
     Args:
         path: (..., T, d), T >= 1 points.
         depth: truncation level p, 1..4.
         every: of the points 0, every, 2 every, ...
+        large: numbers in the signatures of one point of all paths from which a CPU goes step by step.
     Returns:
         (..., ceil(T / every), signature_dim(d, depth)); the first entry, of one point, is zero.
     """
@@ -113,6 +120,14 @@ def prefix_signature(path: Tensor, depth: int, every: int = 1) -> Tensor:
     if stretches < 1:
         return path.new_zeros(path.shape[:-2] + (1, dim))
     steps = path.diff(dim=-2).narrow(-2, 0, stretches * every)
+    if path.device.type == "cpu" and path[..., 0, 0].numel() * dim >= large:
+        rows = path.new_zeros([stretches + 1] + list(path.shape[:-2]) + [dim])
+        now = torch.zeros_like(rows[0])
+        for index, step in enumerate(steps.movedim(-2, 0).contiguous()):
+            now = update(now, step, depth)
+            if (index + 1) % every == 0:
+                rows[(index + 1) // every] = now
+        return rows.movedim(0, -2)
     out = path.new_zeros(path.shape[:-2] + (stretches + 1, dim))
     below: list[Tensor] = []  # levels at the beginning of each step
     start = 0
