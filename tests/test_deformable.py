@@ -142,6 +142,20 @@ def test_the_arm_pushes_a_soft_block_onto_the_mark():
     assert 3e-4 < max(off) < 0.005 and min(height) > 0 and max(height) < 0.006
 
 
+@pytest.mark.parametrize("name", EVERY)
+def test_the_viewer_gets_triangles_of_the_body_where_it_is(name):
+    env = make(name, "mujoco", "")
+    episode(env, 0, steps=5)
+    (body,) = [shape for shape in env.scene_geometry() if shape["kind"] == "mesh"]
+    faces, points = body["faces"], body["vertices"]
+    assert faces.shape[1] == 3 and faces.max() == len(points) - 1
+    assert np.allclose(points[:, : env.world.body.shape[1]], env.world.body, atol=1e-6)
+    if name == "PushSoftArm-v0":  # a closed surface with its volume inside
+        edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
+        assert (np.unique(edges, axis=0, return_counts=True)[1] == 2).all()
+        assert np.linalg.det(points[faces]).sum() / 6 == pytest.approx(env.task.mesh.volumes.sum(), rel=0.02)
+
+
 def test_the_arm_in_a_simulator_that_does_not_know_its_block(tmp_path):
     narrow = file(tmp_path, Range(0.01, 0.99, 1.01), dim=3)
     assert episode(make("PushSoftArm-v0", "learned", narrow), 1)[-1][1]["ood"]

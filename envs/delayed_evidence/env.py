@@ -219,17 +219,20 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
                     "quaternion": quaternion,
                 }
             )
-        for number in range(self.model.nflex):  # cloth
-            first, count = self.model.flex_vertadr[number], self.model.flex_vertnum[number]
-            start, corners = self.model.flex_elemdataadr[number], self.model.flex_dim[number] + 1
-            faces = self.model.flex_elem[start : start + corners * self.model.flex_elemnum[number]]
+        model = self.model
+        for number in range(model.nflex):  # cloth: its triangles; solids: those of their surface
+            first, count = model.flex_vertadr[number], model.flex_vertnum[number]
+            start, triangles, corners = model.flex_elemdataadr[number], model.flex_elemnum[number], model.flex_elem
+            if model.flex_dim[number] == 3:
+                start, triangles = model.flex_shelldataadr[number], model.flex_shellnum[number]
+                corners = model.flex_shell
             shapes.append(
                 {
-                    "name": f"cloth_{number}",
+                    "name": f"soft_{number}",
                     "kind": "mesh",
-                    "rgba": self.model.flex_rgba[number].copy(),
+                    "rgba": model.flex_rgba[number].copy(),
                     "vertices": self.data.flexvert_xpos[first : first + count].copy(),
-                    "faces": faces.reshape(-1, corners).copy(),
+                    "faces": corners[start : start + 3 * triangles].reshape(-1, 3).copy(),
                 }
             )
         return shapes
