@@ -32,10 +32,10 @@ def scores(folder, memory: str, epochs: int) -> dict:
 
 
 def test_trace_remembers_and_no_memory_guesses(folder):
-    trace = scores(folder, "trace", 15)
+    trace = scores(folder, "trace", 12)
     assert trace["scores"]["trained"]["branch_accuracy"] >= 0.95, trace["scores"]
     assert trace["scores"]["memory cleared"]["branch_accuracy"] <= 0.65, trace["scores"]
-    none = scores(folder, "none", 8)
+    none = scores(folder, "none", 6)
     assert none["scores"]["trained"]["branch_accuracy"] <= 0.65, none["scores"]
     assert none["scores"]["trained"]["branch_reached"] >= 0.9, none["scores"]
 
