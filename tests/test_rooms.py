@@ -155,7 +155,9 @@ def test_tasks_have_their_mix_and_questions_different_ends(places):
     for task in tasks:
         assert 2 <= places[task.scene].from_starts[task.start][task.goal] <= 8
         assert telling(places[task.scene].views(task.goal))
-    for item in questions(places, 20, 0):
+    asked = questions(places, 60, 0)
+    assert 0.2 < np.mean([item.short for item in asked]) < 0.5 and len({item.start for item in asked}) > 40
+    for item in asked:
         ends = [int(path_nodes(places[item.scene].table, item.start, path)[-1]) for path in item.paths]
         assert tuple(ends) == item.ends and len(set(ends)) == 4 and item.start not in ends
         assert len({len(path) for path in item.paths}) == 1

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -23,7 +24,15 @@ from envs.view_planning.lattice import (
 from envs.view_planning.tasks import Distances, Place
 from trace_il.errors import UserError
 from trace_il.views.agent import PathBatch, ViewAgent, from_frame, to_frame
-from trace_il.views.batch import choices, from_records, from_trajectories, mirrored
+from trace_il.views.batch import (
+    SIDES,
+    choices,
+    from_records,
+    from_trajectories,
+    mirrored,
+    mirrored_choices,
+    pose_features,
+)
 from trace_il.views.distill import CAP, CHOICE_KINDS, KINDS, Sampler, distil, single_graphs, successes
 from trace_il.views.explore import episodes, greedy, run, sampled
 from trace_il.views.export import replay, write
@@ -211,9 +220,26 @@ def test_a_mirror_swaps_sides_and_nothing_else(places, explored):
     assert torch.equal(other.images, batch.images.flip(2)) and torch.equal(other.label.sum(-1), batch.label.sum(-1))
     for before, after in ((Move.LEFT, Move.RIGHT), (Move.TURN_RIGHT, Move.TURN_LEFT), (Move.UP, Move.UP)):
         assert torch.equal(other.label[..., after], batch.label[..., before])
+    for before, after in ((Move.LEFT, Move.RIGHT), (Move.TURN_RIGHT, Move.TURN_LEFT), (Move.FORWARD, Move.FORWARD)):
+        assert torch.equal(other.closed[..., after], batch.closed[..., before])
+    assert batch.closed[..., Move.LEFT].ne(batch.closed[..., Move.RIGHT]).any()
     # A step to the left from the start is one to the right.
     torch.testing.assert_close(other.pose[..., 1], -batch.pose[..., 1])
     torch.testing.assert_close(to_frame(other.where, other.pose)[..., 1], -to_frame(batch.where, batch.pose)[..., 1])
+
+
+def test_a_mirrored_question_leads_to_the_mirrored_places(places):
+    place = places[0]
+    asked = choices(places, [place.item(np.random.default_rng(number)) for number in range(6)])
+    other = mirrored_choices(asked)
+    assert torch.equal(other.images, asked.images.flip(2)) and not torch.equal(other.paths, asked.paths)
+    lattice = place.lattice
+    free = lattice.table(np.ones((*lattice.shape[:4], MOVES), bool))  # nothing stands in the way
+    middle = int(np.ravel_multi_index(tuple(n // 2 for n in lattice.shape), lattice.shape))
+    for one, two in zip(asked.paths.flatten(0, 1), other.paths.flatten(0, 1), strict=True):
+        ends = [path_nodes(free, middle, path[path < MOVES].tolist())[-1] for path in (one, two)]
+        where, mirror = (pose_features(place.metric[end], place.metric[middle]) for end in ends)
+        np.testing.assert_allclose(mirror, where * SIDES.numpy(), atol=1e-5)
 
 
 def test_hidden_poses_and_views_are_not_used(places, explored):
@@ -263,7 +289,12 @@ def test_export_for_language_models(tmp_path, places, graphs, explored):
     for entry in info.values():
         assert (tmp_path / "views" / entry["file_name"]).exists()
     alpaca = [json.loads(line) for line in (tmp_path / "views/alpaca.jsonl").read_text().splitlines()]
-    assert all((r["instruction"] + r["input"]).count("<image>") == len(r["images"]) for r in alpaca)
+    assert len(alpaca) == sum(len(row["messages"]) for row in rows) // 2
+    for row in alpaca:
+        shown = [*(asked for asked, _ in row["history"]), row["instruction"]]
+        assert " ".join(shown).count("<image>") == len(row["images"])
+    said = Counter(row["output"] for row in alpaca if row["history"])
+    assert len(said) > 2 and said["stop"] < sum(said.values())  # moves are said, too, not in what the user says
     with pytest.raises(UserError, match="exists; give another"):
         write(tmp_path / "views", places, records)
     with pytest.raises(ValueError, match="only training rooms"):
@@ -337,6 +368,7 @@ def test_every_arm_runs_and_they_are_compared(tmp_path):
         (["view=ppo", "env.pieces=[0,0]"], "a scene needs furniture"),
         (["view=ppo", "trainer.devices=2", "trainer.accelerator=cpu"], "one process"),
         (["view=ppo", "view.init=nowhere.pt"], "no agent at nowhere.pt"),
+        (["view=ppo", "trainer.batch_size=3"], "trainer.batch_size=3 must be at least 4"),
     ],
 )
 def test_bad_input_is_named_before_long_work(tmp_path, words, message):

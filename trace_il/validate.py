@@ -205,7 +205,7 @@ def validate_views(config: ViewRunConfig) -> None:
         "view.longest_choice": (view.longest_choice, 1),
         "trainer.base_epochs": (trainer.base_epochs, 1),
     }
-    at_least |= {"trainer.batch_size": (trainer.batch_size, 2), "evaluation.episodes": (config.evaluation.episodes, 1)}
+    at_least |= {"trainer.batch_size": (trainer.batch_size, 4), "evaluation.episodes": (config.evaluation.episodes, 1)}
     at_least |= {f"env.{name}": (getattr(env, name), 1) for name in ("rooms", "dev_rooms", "test_rooms")}
     at_least |= {"evaluation.items": (config.evaluation.items, 0)}
     for name, (value, least) in at_least.items():

@@ -25,7 +25,7 @@ GRID = (
 MOVES = 2 * len(GRID)  # one step up or down each axis of the grid
 CLOSE = 0.004, 0.06  # m and rad: how exactly inverse kinematics must reach a viewpoint
 WALK, WALKS = 16, 96  # moves of a random walk, and walks that are merged at a time
-SWEEP = [2, 0, 6, 7, 4, 5, 3, 1]  # moves in the order in which a sweep tries them: left, ahead, turns, up, down, back
+SWEEP = [2, 5, 0, 6, 7, 1, 3, 4]  # moves in the order in which a sweep tries them: left, down, ahead, turns, back
 LARGE = 0.035  # share of the picture that the card must fill, for a viewpoint to show it
 
 
@@ -80,6 +80,9 @@ def examine(
     model: mujoco.MjModel, data: mujoco.MjData, robot: RobotIndex, filled: Callable[[mujoco.MjData], float]
 ) -> Outlook:
     """Take the right hand to every viewpoint, in a copy of the scene.
+
+    All are looked from, whoever then walks among them, since that is cheap in a simulator. A viewpoint counts as free
+    when the fingers touch nothing: nothing else of an arm collides (see robot.py).
 
     Args:
         filled: which share of the camera's picture the card fills, by a segmentation.

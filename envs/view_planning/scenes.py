@@ -133,7 +133,7 @@ class Room:
         spec, rng = mujoco.MjSpec(), np.random.default_rng([self.seed, 32])
         spec.visual.quality.offsamples, spec.visual.quality.shadowsize = 0, 0
         settings = getattr(spec.visual, "global")
-        settings.fovy, settings.offwidth, settings.offheight = FIELD_OF_VIEW, 640, 480
+        settings.fovy, settings.offwidth, settings.offheight = FIELD_OF_VIEW, 640, 640
         spec.visual.map.znear = 0.02
         spec.visual.headlight.ambient, spec.visual.headlight.diffuse = [0.35] * 3, [0.25] * 3
         x, y = self.half

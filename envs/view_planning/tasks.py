@@ -18,8 +18,9 @@ from .views import Views, telling
 
 SPLITS = {"train": 0, "dev": 1_000_000, "test": 2_000_000}  # seed of the first room of each
 SHORT = 3.0  # difficulty below which an episode is short
-SHORT_SHARE = 0.35  # of an episode mix
+SHORT_SHARE = 0.35  # of a mix of episodes or questions
 CHOICES = 4
+QUESTION_MOVES = {True: (1, 3), False: (3, 8)}  # fewest and most of a question, by whether it is short
 
 
 class Episode(NamedTuple):
@@ -135,20 +136,29 @@ class Place:
                     return Episode(self.index, start, int(goal), d)
         raise ValueError(f"the room of seed {self.room.seed} has no target of {distances}; widen the distances")
 
-    def item(self, rng: np.random.Generator, length: tuple[int, int], start: int | None = None) -> Item:
-        """A question of `length` moves (fewest, most), whose options lead to different places that look like more
-        than one colour."""
-        for _ in range(200):
-            origin = int(rng.choice(self.room.starts)) if start is None else start
-            count = int(rng.integers(length[0], length[1] + 1))
-            paths = {}
+    def item(self, rng: np.random.Generator) -> Item:
+        """A random question: random walks of one length from anywhere that the camera may get to, whose ends are
+        different places and look, as their start does, like more than one colour.
+
+        Raises:
+            ValueError: the room has no such question.
+        """
+        short = bool(rng.random() < SHORT_SHARE)
+        anywhere = np.flatnonzero(np.any([away >= 0 for away in self.from_starts.values()], axis=0))
+        for _ in range(1000):
+            origin, count = int(rng.choice(anywhere)), int(rng.integers(*QUESTION_MOVES[short], endpoint=True))
+            paths: dict[int, tuple[int, ...]] = {}
             for _ in range(12):
                 path = tuple(random_walk(self.table, origin, count, rng))
                 end = int(path_nodes(self.table, origin, path)[-1])
-                if len(path) == count and end != origin and end not in paths and telling(self.views(end)):
-                    paths[end] = path
+                d = float(difficulty(self.metric[end], self.metric[origin]))
+                if len(path) == count and end != origin and (d < SHORT) == short:
+                    paths.setdefault(end, path)
                 if len(paths) == CHOICES:
-                    answer = int(rng.integers(CHOICES))
-                    d = float(difficulty(self.metric[tuple(paths)[answer]], self.metric[origin]))
-                    return Item(self.index, origin, tuple(paths), tuple(paths.values()), answer, d)
-        raise ValueError(f"the room of seed {self.room.seed} has no {CHOICES} views {length} moves away from a start")
+                    if all(telling(self.views(node)) for node in (origin, *paths)):
+                        answer = int(rng.integers(CHOICES))
+                        d = float(difficulty(self.metric[tuple(paths)[answer]], self.metric[origin]))
+                        return Item(self.index, origin, tuple(paths), tuple(paths.values()), answer, d)
+                    break
+        kind = "short" if short else "long"
+        raise ValueError(f"the room of seed {self.room.seed} has no {kind} question with {CHOICES} different views")

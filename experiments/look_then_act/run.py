@@ -15,6 +15,7 @@ look_then_act` makes the table and the plot.
 """
 
 import argparse
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ from envs.delayed_evidence.viewpoints import LOOKS  # noqa: E402
 from trace_il.config import EvaluationConfig  # noqa: E402
 from trace_il.env_config import env_options  # noqa: E402
 from trace_il.environment import make_env  # noqa: E402
+from trace_il.files import atomic_write  # noqa: E402
 from trace_il.options import read_run  # noqa: E402
 from trace_il.rollout import load_controller, policy_spec, rollout  # noqa: E402
 from trace_il.scores import write_results  # noqa: E402
@@ -99,8 +101,11 @@ def first_sights(task: str) -> list[int]:
 
 
 def swapped(case: Case) -> dict[str, Any]:
-    """How often both cues of a scene are acted on rightly."""
+    """How often both cues of a scene are acted on rightly; kept in the run."""
     config, folder = read_run(str(ROOT / "runs" / case.name))
+    path = folder / "swapped.json"
+    if path.exists():
+        return json.loads(path.read_text())
     controller = load_controller(str(folder / "checkpoints/last.ckpt"))
     env = make_env(config.env.id, env_options(config.env))
     env.unwrapped.camera_period = policy_spec(controller)["tick_every"]
@@ -109,7 +114,9 @@ def swapped(case: Case) -> dict[str, Any]:
         for seed in range(FIRST, FIRST + SWAPPED)
     ]
     env.close()
-    return {"swapped_scenes": SWAPPED, "both_cues_right": float(np.mean(right))}
+    found = {"swapped_scenes": SWAPPED, "both_cues_right": float(np.mean(right))}
+    atomic_write(path, json.dumps(found).encode())
+    return found
 
 
 def main() -> None:

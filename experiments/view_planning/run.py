@@ -3,7 +3,8 @@
     arms        the base agent, reinforcement alone, success-only bootstrapping, hindsight, graphs of random walks,
                 graphs without reinforcement, graph distillation after one, two and three iterations; random moves and
                 the oracle
-    ablations   graph distillation without reverse edges, with random walks of the graph, with shorter paths, with a
+    ablations   graph distillation without reverse edges, with random walks of the graph and nothing else (no parts of
+                trajectories with the best moves as labels, either), with shorter paths, with a
                 quarter of the rollouts, with a hidden pose, with a camera that may go back to where it was, with a
                 graph that forgets (without merging: hindsight); with questions as short as hindsight's; all
                 rollouts at once and then all training, in place of three iterations
@@ -26,10 +27,11 @@ from common import ROOT, Row, in_parallel, train  # noqa: E402
 
 from envs.view_planning.tasks import Distances, Place  # noqa: E402
 from trace_il.scores import write_results  # noqa: E402
-from trace_il.views.config import ViewPlanningConfig  # noqa: E402
+from trace_il.views.config import ViewConfig, ViewPlanningConfig, ViewTrainerConfig  # noqa: E402
 from trace_il.views.explore import episodes  # noqa: E402
 from trace_il.views.judge import oracle, random_moves, score  # noqa: E402
 
+VIEW = ViewConfig("")
 ARMS: dict[str, tuple[str, ...]] = {
     "PPO": ("view=ppo",),
     "GRPO": ("view=grpo",),
@@ -41,14 +43,23 @@ ARMS: dict[str, tuple[str, ...]] = {
 }
 ABLATIONS: dict[str, tuple[str, ...]] = {
     "no reverse edges": ("view.reverse=false",),
-    "random walks of the graph": ("view.walk=true",),
+    "random walks of the graph alone": ("view.walk=true",),
     "paths of at most 4 moves": ("view.longest=4",),
     "a quarter of the rollouts": ("view.rollouts=64",),
     "pose hidden": ("view.pose=false",),
     "may go back": ("view.revisit=true",),
     "graph forgets": ("view.persistent=false",),
     "questions of two moves": ("view.longest_choice=2",),
-    "one iteration": ("view.iterations=1", "view.rollouts=768", "view.rounds=12", "trainer.epochs=60"),
+    "one iteration": tuple(
+        f"{key}={value}"
+        for key, value in {
+            "view.iterations": 1,
+            "view.rollouts": VIEW.iterations * VIEW.rollouts,
+            "view.rounds": VIEW.iterations * VIEW.rounds,
+            "view.records": VIEW.iterations * VIEW.records,
+            "trainer.epochs": VIEW.iterations * ViewTrainerConfig().epochs,
+        }.items()
+    ),
 }
 TEST_SEED, TEST_EPISODES = 8_000_000, 500
 
@@ -87,6 +98,7 @@ def rows(arm: str, seed: int, summary: Row) -> list[Row]:
     out = []
     for stage, scores in summary["scores"].items():
         row = {"arm": arm, "seed": seed, "stage": stage, **scores, "trained_at": summary["commit"]}
+        row["optimiser_steps"] = summary["optimiser_steps"]
         row["explored_moves"] = summary["explored_moves"]  # by the last iteration
         out.append(row | {f"seconds_{phase}": value for phase, value in summary["seconds"].items()})
     return out
@@ -116,7 +128,8 @@ def main() -> None:
         chosen = [arm for arm in known if options.arms is None or arm in options.arms]
         if not chosen:
             parser.error(f"none of {options.arms} is an arm of {part}; they are: {', '.join(known)}")
-        cases = [Case(arm, seed) for seed in options.seeds for arm in chosen]
+        compared = chosen if part == "arms" else ["graph distillation", *chosen]
+        cases = [Case(arm, seed) for seed in options.seeds for arm in compared]
         first: list[Row] = []
         if part == "arms":
             for seed in options.seeds:

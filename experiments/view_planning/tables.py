@@ -8,7 +8,18 @@ from matplotlib.figure import Figure
 
 Row = dict[str, Any]
 OURS = "graph distillation"
-COLUMNS = ("success", "success_short", "success_long", "spl", "stop_precision", "p2v", "v2p")
+COLUMNS = (
+    "success",
+    "success_short",
+    "success_long",
+    "success_own_stop",
+    "spl",
+    "p2v",
+    "v2p",
+    "p2v_short",
+    "v2p_short",
+)
+TOTALS = ("explored_moves", "optimiser_steps")
 
 
 def named(row: Row) -> str:
@@ -52,8 +63,9 @@ def views_table(about: Row) -> str:
         for key in COLUMNS[1:]:
             values = [100 * row[key] for row in own if row.get(key) is not None]
             cells.append(f"{np.mean(values):.1f}" if values else "")
-        moves = [row["explored_moves"] for row in own if row.get("explored_moves") and row["stage"] == "trained"]
-        cells.append(f"{np.mean(moves):.0f}" if moves else "")
+        for key in TOTALS:
+            values = [row[key] for row in own if row.get(key) and row["stage"] == "trained"]
+            cells.append(f"{np.mean(values):.0f}" if values else "")
         apart = difference(ours, own) if name != OURS else None
         lines.append(
             [
@@ -69,11 +81,14 @@ def views_table(about: Row) -> str:
         "success %",
         "short",
         "long",
+        "own STOP",
         "SPL",
-        "STOP right",
         "P2V",
         "V2P",
-        "explored",
+        "P2V short",
+        "V2P short",
+        "moves explored",
+        "optimiser steps",
         f"{OURS} minus it",
     ]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *lines)) + "\n\n"

@@ -30,8 +30,10 @@ from .graph import Router, Trajectory, ViewGraph
 KINDS = ("navigate", "sequence", "choose_path", "choose_view", "distance", "inverse", "arrived")
 CHOICE_KINDS = ("choose_path", "choose_view")
 SHARES = (0.6, 0.05, 0.12, 0.12, 0.03, 0.04, 0.04)  # of the kinds
-ASTRAY, TARGETS, WINDOW = 0.8, 4, 10  # share of navigation that follows trajectories; targets of a part; its most moves
-CAP = 0.15  # share of all moves that one of them should not go beyond
+# Share of draws of navigation that follow trajectories (of the records they are 94 %, since a draw gives one for each
+# target); targets of a part; its most moves.
+ASTRAY, TARGETS, WINDOW = 0.8, 4, 10
+CAP = 0.15  # share of the moves of all other records that one of them should not go beyond
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
     <folder>/images/*.png           every view once
     <folder>/sharegpt.json          conversations: `messages` with one `<image>` for each of `images`
-    <folder>/alpaca.jsonl           the same in one turn each: `instruction`, `input`, `output`, `images`
+    <folder>/alpaca.jsonl           a line for every turn: `instruction`, `output`, `images`, and the turns before as
+                                    `history`
     <folder>/records.jsonl          what the examples are made of: rooms, nodes, moves
     <folder>/dataset_info.json      how tools of the LLaMA-Factory family read both
 
@@ -127,8 +128,10 @@ def write(folder: Path, places: Sequence[Place], records: Sequence[Record]) -> i
         for asked, said in turns:
             messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
         conversations.append({"messages": messages, "images": images})
-        first, *rest = [message["content"] for message in messages[:-1]]
-        lines.append({"instruction": first, "input": "\n".join(rest), "output": turns[-1][1], "images": images})
+        for number, (asked, said) in enumerate(turns):
+            shown = sum(text.count("<image>") for text, _ in turns[: number + 1])
+            line = {"instruction": asked, "input": "", "output": said, "history": [*map(list, turns[:number])]}
+            lines.append(line | {"images": images[:shown]})
         sources.append(asdict(record))
     if not conversations:
         raise ValueError("there is no record to export")
@@ -143,7 +146,8 @@ def write(folder: Path, places: Sequence[Place], records: Sequence[Record]) -> i
 def info(name: str) -> dict[str, Any]:
     """Description of both files."""
     tags = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
-    columns = {"prompt": "instruction", "query": "input", "response": "output", "images": "images"}
+    columns = {"prompt": "instruction", "query": "input", "response": "output", "history": "history"}
+    columns["images"] = "images"
     return {
         f"{name}_sharegpt": {
             "file_name": "sharegpt.json", "formatting": "sharegpt",

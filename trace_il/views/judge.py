@@ -17,17 +17,11 @@ from .explore import greedy, run
 from .graph import Trajectory
 
 CHUNK = 50  # questions at a time
-EASY, HARD = (1, 2), (3, 8)  # moves of short questions and of long ones
 
 
 def questions(places: Sequence[Place], count: int, seed: int) -> list[Item]:
-    """`count` multiple-choice questions, half of them short, spread over the rooms."""
-    out = []
-    for number in range(count):
-        place = places[number % len(places)]
-        rng = np.random.default_rng([seed, number])
-        out.append(place.item(rng, EASY if number // len(places) % 2 else HARD))
-    return out
+    """`count` multiple-choice questions, spread over the rooms."""
+    return [places[number % len(places)].item(np.random.default_rng([seed, number])) for number in range(count)]
 
 
 @torch.no_grad()
@@ -55,11 +49,12 @@ def oscillation(own: Trajectory) -> float:
 def score(places: Sequence[Place], tasks: Sequence[Episode], found: Sequence[Trajectory]) -> dict[str, Any]:
     """Scores of one trajectory a task.
 
-    `success` with its Wilson interval, over all tasks and over short and long ones; `spl`, success weighted by shortest
-    over actual length (Anderson et al. 2018); `stopped`, the share that said STOP before its moves were spent, and
-    `stop_precision`, the share of those that were right; errors of position (m) and rotation (degrees) at the end;
-    `oscillation`; `by_moves`, success by the fewest moves there are; `outcomes`, a "1" or "0" for each task, and the
-    number of `rooms`, whose tasks stand together.
+    `success` with its Wilson interval, over all tasks and over short and long ones, of a STOP that is said for the
+    agent when its moves are spent, too, and `success_own_stop`, of those that it said itself, alone; `spl`, success
+    weighted by shortest over actual length (Anderson et al. 2018); `stopped`, the share that said STOP before its moves
+    were spent, and `stop_precision`, the share of those that were right; errors of position (m) and rotation (degrees)
+    at the end; `oscillation`; `by_moves`, success by the fewest moves there are; `outcomes`, a "1" or "0" for each
+    task, and the number of `rooms`, whose tasks stand together.
     """
     success = np.array([own.success for own in found])
     short = np.array([task.short for task in tasks])
@@ -75,6 +70,7 @@ def score(places: Sequence[Place], tasks: Sequence[Episode], found: Sequence[Tra
             out[f"success{name}_interval"] = list(wilson_interval(int(success[chosen].sum()), count))
     out |= {
         "spl": float((success * fewest / np.maximum(np.maximum(taken, fewest), 1)).mean()),
+        "success_own_stop": float((success & stopped).mean()),
         "stopped": float(stopped.mean()),
         "stop_precision": float(success[stopped].mean()) if stopped.any() else 0.0,
         "position_error": float(np.mean([apart for apart, _ in ends])),
@@ -95,6 +91,7 @@ def evaluate(
     easy = np.array([item.short for item in items], bool)
     for name, right in (choose(agent, places, items) if len(items) else {}).items():
         out[name] = float(right.mean())
+        out[f"{name}_interval"] = list(wilson_interval(int(right.sum()), len(right)))
         for part, chosen in (("short", easy), ("long", ~easy)):
             if chosen.any():
                 out[f"{name}_{part}"] = float(right[chosen].mean())

@@ -140,22 +140,16 @@ class RecordData(pl.LightningDataModule):
         batch_size: paths a step and process; with a quarter as many choices, where there are any.
         steps_per_epoch: of training.
         seed: of the choice of records.
-        num_workers: loader processes; 0: the main process.
     Raises:
         ValueError: there is no path among the records.
     """
 
     def __init__(
         self, places: Sequence[Place], train: Sequence[Record], validation: tuple[Sequence[Place], Sequence[Record]],
-        batch_size: int, steps_per_epoch: int, seed: int, num_workers: int = 0,
+        batch_size: int, steps_per_epoch: int, seed: int,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.batch_size, self.steps_per_epoch, self.seed, self.num_workers = (
-            batch_size,
-            steps_per_epoch,
-            seed,
-            num_workers,
-        )
+        self.batch_size, self.steps_per_epoch, self.seed = batch_size, steps_per_epoch, seed
         self.train, self.validation = _sorted(places, train), _sorted(*validation)
 
     def batch(self, own: "Sorted", rng: np.random.Generator) -> Batch:
@@ -181,9 +175,7 @@ class RecordData(pl.LightningDataModule):
         assert self.trainer is not None
         # `current_epoch` is stale when a resumed run asks for the first time.
         epoch: int = self.trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
-        return DataLoader(
-            _Batches(self, epoch, self.trainer.global_rank), batch_size=None, num_workers=self.num_workers
-        )
+        return DataLoader(_Batches(self, epoch, self.trainer.global_rank), batch_size=None)
 
     def val_dataloader(self) -> DataLoader:
         rng = np.random.default_rng(self.seed)

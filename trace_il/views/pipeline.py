@@ -76,6 +76,7 @@ class Job:
     def __init__(self, config: ViewRunConfig, folder: Path, console: Console) -> None:
         self.config, self.folder, self.console = config, folder, console
         self.train, self.dev = rooms(config, "train", config.env.rooms), rooms(config, "dev", config.env.dev_rooms)
+        self.test = rooms(config, "test", config.env.test_rooms)  # now, so that one that cannot be is named now
         self.agent = make_agent(config)
         rng = np.random.default_rng(config.seed)
         samplers = [Sampler(place, transitions(place, rng, HELD_MOVES)) for place in self.dev]
@@ -285,18 +286,19 @@ def view_job(config: ViewRunConfig) -> Path:
                       f"{time.perf_counter() - begin:.0f} s")  # fmt: skip
     save_agent(folder / "agent.pt", job.agent, config)
     evaluation = config.evaluation
-    test = rooms(config, "test", config.env.test_rooms)
     explored = 0
     for number in range(1, config.view.iterations + 1):
         explored += json.loads((folder / f"iteration_{number}/scores.json").read_text())["explored_moves"]
-    scores = {"trained": job.judge(test, evaluation.episodes, evaluation.items, evaluation.seed)}
+    scores = {"trained": job.judge(job.test, evaluation.episodes, evaluation.items, evaluation.seed)}
     for number in range(1, config.view.iterations):
         load_weights(folder / f"iteration_{number}/agent.pt", job.agent)
-        scores[f"iteration {number}"] = job.judge(test, evaluation.episodes, evaluation.items, evaluation.seed)
+        scores[f"iteration {number}"] = job.judge(job.test, evaluation.episodes, evaluation.items, evaluation.seed)
     clock.lap("evaluation")
     parameters = sum(parameter.numel() for parameter in job.agent.parameters())
     summary = {**provenance([config.seed]), "name": config.name, "scores": scores, "parameters": parameters}
     summary["explored_moves"] = explored
+    phases = [read_checkpoint(path) for path in folder.rglob("checkpoints/last.ckpt")]
+    summary["optimiser_steps"] = sum(phase["global_step"] for phase in phases)
     summary["seconds"] = {phase: round(value, 1) for phase, value in clock.seconds.items()}
     if evaluation.recording:
         from .viewer import save_picture, show, write_recording
@@ -317,5 +319,7 @@ def export_records(config: ViewRunConfig, folder: Path, iteration: int, out: Pat
     Raises:
         UserError: there are no such records, or the folder `out` exists.
     """
+    if out.exists():
+        raise UserError(f"{out} exists; give another out=..., or delete it")
     records = load_records(folder / f"iteration_{iteration or config.view.iterations}/records.json")
     return write(out, rooms(config, "train", config.env.rooms), records)
