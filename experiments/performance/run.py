@@ -81,14 +81,28 @@ def signatures(rounds: int) -> list[Row]:
 
 
 def environment(rounds: int) -> list[Row]:
-    """Steps a second of Medicine while it holds its first pose: physics alone, cameras each step, cameras at ticks."""
+    """Steps a second of Medicine while it holds its first pose: physics alone, cameras each step, cameras at ticks; and
+    views a second of planning by views."""
     rows: list[Row] = []
     for processes in (1, 2):
         for name, period in (("physics alone", 10**9), ("three 64 px cameras", 1), ("cameras every 5th step", 5)):
             with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
                 speeds = list(pool.map(steps_per_second, [period] * processes, [max(100, rounds)] * processes))
             rows.append({"environment": name, "processes": processes, "steps_per_second": float(sum(speeds))})
-    return rows
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        speed = pool.submit(views_per_second, max(500, rounds)).result()
+    return [*rows, {"environment": "64 px views of a room, uncached", "processes": 1, "steps_per_second": speed}]
+
+
+def views_per_second(count: int) -> float:
+    from envs.view_planning.tasks import Place
+
+    place = Place("dev", 0)
+    nodes = np.random.default_rng(0).permutation(np.flatnonzero(place.from_starts[place.room.starts[0]] >= 0))
+    place.views(nodes[:20])
+    begin = time.perf_counter()
+    place.views(nodes[20 : 20 + count])
+    return count / (time.perf_counter() - begin)
 
 
 def steps_per_second(period: int, steps: int) -> float:
