@@ -362,6 +362,7 @@ def test_every_arm_runs_and_they_are_compared(tmp_path):
     ("words", "message"),
     [
         (["env=view_planning"], "add view=graph_distillation"),
+        (["env=view_planning_large"], "add view=graph_distillation"),
         (["view=ppo", "env=corridor"], "corridor"),
         (["view=ppo", "view.rollouts=7"], "view.rollouts=7 must be a multiple of 4"),
         (["view=ppo", "env.moves=[5,2]"], "env.moves=[5, 2]"),
