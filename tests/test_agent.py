@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from trace_il.agent import Agent, AgentSpec, Controller
-from trace_il.build import build_agent
+from trace_il.build import build_agent, fit_content_norm
+from trace_il.checkpoint import load_agent
 from trace_il.config import MEMORY_CONFIGS, ACTConfig, AgentConfig, DiffusionConfig, TrainConfig
+from trace_il.data.datamodule import EpisodeDataModule
 from trace_il.encoders import Encoder
 from trace_il.env_config import CorridorConfig
 from trace_il.export import script_controller
@@ -179,6 +181,23 @@ def test_encoder_takes_any_size(stem, size):
     encoder = Encoder(2, size, D, width=32, stem=stem)
     features, content = encoder(torch.zeros(2, 2, *size, 3, dtype=torch.uint8), torch.zeros(2, D))
     assert features.shape == (2, 3, 32) and content.shape == (2, 128)
+
+
+def test_contents_are_standardised_for_the_weights_that_are_kept(workplace):
+    """Statistics of the content belong to the averaged weights of a checkpoint, not to those of the last step."""
+    agent = load_agent(workplace / "runs/small/checkpoints/last.ckpt")
+    sizes = {"batch_size": 4, "steps_per_epoch": 3, "together": 2}
+    data = EpisodeDataModule(workplace / "demonstrations", 2, agent.policy.chunk, **sizes)
+    norm = agent.encoder.content_norm
+    kept = norm.running_mean.clone(), norm.running_var.clone()
+    contents: list[torch.Tensor] = []
+    handle = norm.register_forward_hook(lambda module, given, out: contents.append(given[0]))
+    fit_content_norm(agent, data)
+    handle.remove()
+    assert norm.momentum == 0.1 and not norm.training
+    torch.testing.assert_close((norm.running_mean, norm.running_var), kept)
+    torch.testing.assert_close(norm.running_mean, torch.stack([part.mean(0) for part in contents]).mean(0))
+    torch.testing.assert_close(norm.running_var, torch.stack([part.var(0) for part in contents]).mean(0))
 
 
 RESIDENT = """

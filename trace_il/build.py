@@ -14,6 +14,8 @@ from .memory import MEMORIES, Evidence
 from .normalize import Standardizer
 from .policies import POLICIES
 
+NORM_EPISODES = 32  # over which the statistics of the content are taken
+
 
 def agent_spec(
     config: TrainConfig, data: EpisodeDataModule, low: tuple[float, ...], high: tuple[float, ...]
@@ -136,6 +138,28 @@ def fit_statistics(agent: Agent, data: EpisodeDataModule) -> None:
 
 
 @torch.no_grad()
+@torch.no_grad()
+def fit_content_norm(agent: Agent, data: EpisodeDataModule) -> None:
+    """The statistics that standardise the memory's content, for the agent's weights as they are, over some batches of
+    train episodes, as training does it batch by batch.
+
+    Running statistics belong to weights that change at every step. Averaged weights give contents whose mean differs
+    by little, but a scene in which little changes has contents that differ by less (Izmailov et al. 2018, section 3.2).
+    """
+    norm, device, training = agent.encoder.content_norm, agent.action_low.device, agent.training
+    momentum, norm.momentum = norm.momentum, None  # the mean over batches
+    norm.reset_running_stats()
+    agent.eval()
+    norm.train()
+    for items in data.train_order(0)[: -(-NORM_EPISODES // data.batch_size)]:
+        numbers, offsets = zip(*items, strict=True)
+        batch = data.episodes.batch(list(numbers), list(offsets)).to(device)
+        now = agent.standardize_state(batch.states[:, :: agent.tick_every])
+        agent.encoder(batch.images.flatten(0, 1), now.flatten(0, 1))
+    norm.momentum = momentum
+    agent.train(training)
+
+
 def fill_bank(agent: Agent, data: EpisodeDataModule) -> None:
     """Give a memory that keeps demonstrations the train episodes as the agent sees them now, evenly chosen."""
     device, training = agent.action_low.device, agent.training

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .agent import Agent
-from .build import fill_bank
+from .build import fill_bank, fit_content_norm
 from .config import TrainerConfig
 from .data.datamodule import EpisodeDataModule
 from .data.episodes import EpisodeBatch
@@ -170,7 +170,9 @@ class ImitationModule(pl.LightningModule):
             fill_bank(self.agent, self.trainer.datamodule)  # type: ignore[attr-defined]
 
     def on_validation_epoch_start(self) -> None:
-        self.on_train_epoch_start()  # again, now with the averaged weights; so it is saved with them
+        # With the averaged weights, so it is saved with them.
+        fit_content_norm(self.agent, self.trainer.datamodule)  # type: ignore[attr-defined]
+        self.on_train_epoch_start()
 
     def on_train_batch_start(self, batch: EpisodeBatch, batch_idx: int) -> None:
         torch.manual_seed((self.seed * 1_000_003 + self.global_step) * 1009 + self.global_rank)
