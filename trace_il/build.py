@@ -138,7 +138,6 @@ def fit_statistics(agent: Agent, data: EpisodeDataModule) -> None:
 
 
 @torch.no_grad()
-@torch.no_grad()
 def fit_content_norm(agent: Agent, data: EpisodeDataModule) -> None:
     """The statistics that standardise the memory's content, for the agent's weights as they are, over some batches of
     train episodes, as training does it batch by batch.
@@ -160,6 +159,7 @@ def fit_content_norm(agent: Agent, data: EpisodeDataModule) -> None:
     agent.train(training)
 
 
+@torch.no_grad()
 def fill_bank(agent: Agent, data: EpisodeDataModule) -> None:
     """Give a memory that keeps demonstrations the train episodes as the agent sees them now, evenly chosen."""
     device, training = agent.action_low.device, agent.training
