@@ -106,9 +106,9 @@ def random_scene(settings: SceneSettings, seed: int) -> Scene:
 
 
 def _draw(settings: SceneSettings, count: int, rng: np.random.Generator) -> Scene:
-    dim, pushed_about = settings.dim, settings.world in ("pusher", "table")
+    dim, flat, pushed_about = settings.dim, settings.world == "table", settings.world in ("pusher", "table")
     level = np.ones(dim)  # what is left of a vector on a table
-    level[-1] = settings.world != "table"
+    level[-1] = not flat
     reach = 0.2 * max(1.0, count / 2.2) ** (1 / dim) if count > 3 else 0.2
     kinds = settings.kinds or training_kinds(dim)
     meshes = [
@@ -135,15 +135,15 @@ def _draw(settings: SceneSettings, count: int, rng: np.random.Generator) -> Scen
             velocity = 0.2 * level * velocity
         spin = rng.uniform(-3, 3, 1 if dim == 2 else 3)
         young = float(np.exp(rng.uniform(*np.log(settings.young))))
-        turn = random_rotation(dim, rng) if level.all() else upright(dim, rng)
-        if not level.all():
+        turn = upright(dim, rng) if flat else random_rotation(dim, rng)
+        if flat:
             spin *= (1 - level)[-len(spin) :] * (dim == 3)  # about the vertical axis
             place[-1] = CONTACT_RADIUS + 0.001 - (mesh.points @ turn.T)[:, -1].min()
         bodies.append(Body(mesh, place, turn, velocity, spin, young))
     gravity, drag = np.zeros(dim), 0.0
     walls: tuple[Wall, ...] = ()
     pushers: tuple[Pusher, ...] = ()
-    if settings.world == "table":
+    if flat:
         gravity[-1] = TABLE_GRAVITY
         walls = (Wall(np.eye(dim)[-1], 0.0),)
     if settings.world == "box":
@@ -158,7 +158,7 @@ def _draw(settings: SceneSettings, count: int, rng: np.random.Generator) -> Scen
         pushed = int(rng.integers(count))  # soon
         away = radii[pushed] + PUSHER_RADIUS + rng.uniform(0.01, 0.05)
         start = places[pushed] + away * direction + rng.normal(0, 0.02, dim)
-        if not level.all():
+        if flat:
             start[-1] = bodies[pushed].position[-1] + rng.uniform(-0.01, 0.01)
         pushers = (Pusher(PUSHER_RADIUS, start, -settings.speed * rng.uniform(0.2, 1) * direction),)
     return Scene(tuple(bodies), pushers, walls, gravity, drag)

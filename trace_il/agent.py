@@ -141,6 +141,12 @@ class Agent(nn.Module):
         return xi, torch.cat([xi[:, :1], xi[:, :-1]], dim=1)
 
     @torch.jit.unused
+    def encode(self, images: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Features and contents of whole episodes, arguments as of `gather`, with (B, N) flattened into their batch."""
+        now = self.standardize_state(states[:, :: self.tick_every])
+        return self.encoder(images.flatten(0, 1), now.flatten(0, 1))
+
+    @torch.jit.unused
     def gather(self, images: Tensor, states: Tensor) -> tuple[Tensor, Evidence]:
         """Features and evidence of whole episodes; each image is encoded once.
 
@@ -151,8 +157,7 @@ class Agent(nn.Module):
             features with (B, N) flattened into their batch, evidence (B, N, ...).
         """
         batch, ticks = images.shape[:2]
-        now = self.standardize_state(states[:, :: self.tick_every])
-        features, content = self.encoder(images.flatten(0, 1), now.flatten(0, 1))
+        features, content = self.encode(images, states)
         content = content.unflatten(0, (batch, ticks))
         if not self.memory.uses_address:
             return features, Evidence(content, content.new_zeros(batch, ticks, self.memory.address_dim))

@@ -153,8 +153,7 @@ def fit_content_norm(agent: Agent, data: EpisodeDataModule) -> None:
     for items in data.train_order(0)[: -(-NORM_EPISODES // data.batch_size)]:
         numbers, offsets = zip(*items, strict=True)
         batch = data.episodes.batch(list(numbers), list(offsets)).to(device)
-        now = agent.standardize_state(batch.states[:, :: agent.tick_every])
-        agent.encoder(batch.images.flatten(0, 1), now.flatten(0, 1))
+        agent.encode(batch.images, batch.states)
     norm.momentum = momentum
     agent.train(training)
 

@@ -58,12 +58,18 @@ def _outer(left: Tensor, right: Tensor) -> Tensor:
     return (left.unsqueeze(-1) * right.unsqueeze(-2)).flatten(-2)
 
 
+def _add_outer(to: Tensor, left: Tensor, right: Tensor, scale: float) -> Tensor:
+    """to + scale left (x) right, in one operation."""
+    matrix = to.unflatten(-1, [-1, right.shape[-1]])
+    return torch.addcmul(matrix, left.unsqueeze(-1), right.unsqueeze(-2), value=scale).flatten(-2)
+
+
 def _left_factor(below: list[Tensor], x: Tensor, level: int) -> Tensor:
     """What is multiplied by x to give the increment of a level >= 2 (Horner form); `below` are levels 1..level-1."""
-    left = x / level
-    for n in range(1, level - 1):
-        left = _outer(left + below[n - 1], x / (level - n))
-    return left + below[level - 2]
+    left = torch.add(below[0], x, alpha=1 / level)
+    for n in range(2, level):
+        left = _add_outer(below[n - 1], left, x, 1 / (level + 1 - n))
+    return left
 
 
 def _level_increment(below: list[Tensor], x: Tensor, level: int) -> Tensor:
@@ -88,14 +94,9 @@ def update(signature: Tensor, increment: Tensor, depth: int) -> Tensor:
             f"coordinates, got {signature.shape[-1]}"
         )
     levels = split_levels(signature, channels, depth)
-    row = increment.unsqueeze(-2)
     new = [levels[0] + increment]
     for level in range(2, depth + 1):
-        left = torch.add(levels[0], increment, alpha=1 / level)
-        for n in range(2, level + 1):  # S^n + left (x) x / (level + 1 - n), in one operation
-            below = levels[n - 1].unflatten(-1, [-1, channels])
-            left = torch.addcmul(below, left.unsqueeze(-1), row, value=1 / (level + 1 - n)).flatten(-2)
-        new.append(left)
+        new.append(_add_outer(levels[level - 1], _left_factor(levels, increment, level), increment, 1.0))
     return torch.cat(new, dim=-1)
 
 
