@@ -59,15 +59,19 @@ def save(path: Path, recipe: Recipe, model: LearnedModel, seen: Range) -> None:
 
 def load(path: Path) -> LearnedModel:
     """The model of a file, in evaluation mode. Raises ValueError as `load_simulator`."""
-    return load_simulator(path).model
+    return _read(path)[0].eval()
 
 
 def load_simulator(path: Path) -> LearnedSimulator:
     """The model of a file behind the simulator's contract; it knows the range of its training data.
 
     Raises:
-        ValueError: no such file, or not one of a simulator of this version.
+        ValueError: no such file, or not one of a simulator of this version, or one whose steps want earlier frames.
     """
+    return LearnedSimulator(*_read(path))
+
+
+def _read(path: Path) -> tuple[LearnedModel, Range]:
     if not path.is_file():
         raise ValueError(f"no simulator at {path}; train one: python train.py sim=eqcollide env=soft_bodies_2d")
     try:
@@ -80,7 +84,7 @@ def load_simulator(path: Path) -> LearnedSimulator:
     try:
         model = Recipe(**content["recipe"]).build()
         model.load_state_dict(content["weights"])
-        return LearnedSimulator(model, Range(**content["seen"]))
+        return model, Range(**content["seen"])
     except (KeyError, TypeError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{path} does not fit this version ({reason}); train it again") from error

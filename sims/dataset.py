@@ -107,7 +107,7 @@ def moved(scene: Scene, matrix: np.ndarray, shift: np.ndarray) -> Scene:
         mesh = body.mesh if mirror[0, 0] > 0 else _mirrored(body, mirror)
         orientation = matrix @ body.orientation @ mirror
         place, velocity = matrix @ body.position + shift, matrix @ body.velocity
-        bodies.append(Body(mesh, place, orientation, velocity, spin, body.young, body.density))
+        bodies.append(Body(mesh, place, orientation, velocity, spin, body.young))
     pushers = [Pusher(p.radius, matrix @ p.position + shift, matrix @ p.velocity) for p in scene.pushers]
     walls = [Wall(matrix @ wall.normal, wall.offset + float(matrix @ wall.normal @ shift)) for wall in scene.walls]
     return Scene(tuple(bodies), tuple(pushers), tuple(walls), matrix @ scene.gravity, scene.drag)

@@ -12,7 +12,7 @@ import mujoco
 import numpy as np
 
 from .shapes import Mesh, element_volumes
-from .state import CONTACT_RADIUS, THICKNESS, Body, Scene, SimulationError, State
+from .state import CONTACT_RADIUS, DENSITY, THICKNESS, Body, Scene, SimulationError, State
 
 LONGEST = 5e-4  # s, a time step, for contact's sake
 SAFETY = 0.8  # share of the stable time step that is used: bodies at rest are softer than stretched ones
@@ -100,7 +100,7 @@ class FlexSimulator:
             raise SimulationError(f"element {int(ratio.argmin())} turned inside out; use stiffer bodies or slower ones")
 
 
-def highest_frequencies(mesh: Mesh, young: float, density: float) -> np.ndarray:
+def highest_frequencies(mesh: Mesh, young: float) -> np.ndarray:
     """Largest angular frequency of each element by itself at rest, (E,), rad/s.
 
     None of the body's is higher than the highest of these (Irons and Treharne 1971; Hughes, The Finite Element Method,
@@ -120,14 +120,14 @@ def highest_frequencies(mesh: Mesh, young: float, density: float) -> np.ndarray:
     stress = np.diag([2 * shear] * dim + [shear] * len(shears))
     stress[:dim, :dim] += young * POISSON / (1 - POISSON**2 if dim == 2 else (1 + POISSON) * (1 - 2 * POISSON))
     stiffness = np.einsum("eki,kl,elj->eij", by_corner, stress, by_corner)
-    return np.sqrt((dim + 1) / density * np.linalg.eigvalsh(stiffness)[:, -1])
+    return np.sqrt((dim + 1) / DENSITY * np.linalg.eigvalsh(stiffness)[:, -1])
 
 
 def stable_step(body: Body) -> float:
     """Longest time step, s, at which a body near rest does not ring: 2 (sqrt(1 + x^2) - x) / w with x = damping w / 2,
     for explicit steps and damping in proportion to the stiffness (Belytschko et al., Nonlinear Finite Elements, 6.2).
     """
-    fastest = float(highest_frequencies(body.mesh, body.young, body.density).max())
+    fastest = float(highest_frequencies(body.mesh, body.young).max())
     damped = DAMPING * fastest / 2
     return 2 * (math.sqrt(1 + damped**2) - damped) / fastest
 

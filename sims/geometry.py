@@ -92,6 +92,18 @@ def crossing_depths(one: np.ndarray, two: np.ndarray) -> np.ndarray:
     return np.where(apart, _end_distances(one, two), 0.0)
 
 
+def ball_gap(centre: np.ndarray, radius: float, points: np.ndarray, surface: np.ndarray, solid: np.ndarray) -> float:
+    """Distance of a ball (a disc in 2D) from the surface of a body; negative: how deep one is in the other.
+
+    Args:
+        centre: (dim,).
+        points: (P, dim), surface, solid: facets (F, dim) and elements (E, dim + 1) of the body.
+    """
+    apart = float(facet_distances(centre[None], points[surface]).min())
+    within = contained(centre[None], points, solid)[0] > 0
+    return -(apart + radius) if within else apart - radius
+
+
 def surface_gap(
     points: np.ndarray, surfaces: tuple[np.ndarray, np.ndarray], solids: tuple[np.ndarray, np.ndarray], reach: float
 ) -> float:

@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
 from .dataset import FRAME, Trajectory, transformed
-from .geometry import surface_gap
+from .geometry import ball_gap, surface_gap
 from .model import LearnedModel, Prediction, predict
 from .scenes import random_rotation
 from .state import CONTACT_RADIUS
@@ -20,7 +20,8 @@ from .state import CONTACT_RADIUS
 WILD = 10.0  # times the largest true speed: a rollout in which a particle goes farther in a frame has diverged
 LOST = 0.25  # m^2, mean squared error that a diverged rollout counts as at least: three bodies' size
 AT = (1, 10, 49, 99)  # frames whose error is told apart
-TOUCH = 2 * CONTACT_RADIUS + 0.002  # surfaces that are nearer meet
+TOUCH = 2 * CONTACT_RADIUS + 0.002  # surfaces of bodies that are nearer meet
+TOUCH_RIGID = CONTACT_RADIUS + 0.002  # and a body and a pusher or a wall
 SEEN = 0.05  # gaps are measured up to here
 
 
@@ -45,13 +46,50 @@ def gaps(truth: Trajectory, positions: np.ndarray) -> np.ndarray:
     """Smallest distance between the surfaces of soft bodies in each frame, (T + 1,), at most SEEN; negative: how deep
     one body is in another."""
     bodies = len(truth.young)
-    surfaces = [truth.surface[np.isin(truth.surface[:, 0], np.flatnonzero(truth.body == b))] for b in range(bodies)]
-    solids = [truth.elements[np.isin(truth.elements[:, 0], np.flatnonzero(truth.body == b))] for b in range(bodies)]
+    surfaces, solids = _of_bodies(truth, truth.surface), _of_bodies(truth, truth.elements)
     out = np.full(len(positions), SEEN)
     for frame, now in enumerate(positions):
         for a, b in combinations(range(bodies), 2) if np.isfinite(now).all() else ():
             out[frame] = min(out[frame], surface_gap(now, (surfaces[a], surfaces[b]), (solids[a], solids[b]), SEEN))
     return out
+
+
+def pusher_gaps(truth: Trajectory, positions: np.ndarray) -> np.ndarray:
+    """The same between soft bodies and pushers."""
+    surfaces, solids = _of_bodies(truth, truth.surface), _of_bodies(truth, truth.elements)
+    out = np.full(len(positions), SEEN)
+    for pusher in np.unique(truth.body[truth.kinematic]):
+        places = positions[:, truth.body == pusher]
+        centres = places.mean(1)
+        radius = float(np.linalg.norm(places[0] - centres[0], axis=1).mean())
+        for frame, now in enumerate(positions):
+            for surface, solid in zip(surfaces, solids, strict=True) if np.isfinite(now).all() else ():
+                out[frame] = min(out[frame], ball_gap(centres[frame], radius, now, surface, solid))
+    return out
+
+
+def wall_gaps(truth: Trajectory, positions: np.ndarray) -> np.ndarray:
+    """The same between soft bodies and walls."""
+    inside = positions[:, ~truth.kinematic] @ truth.walls[:, :-1].T - truth.walls[:, -1]
+    return np.minimum(inside.min((1, 2)), SEEN)
+
+
+def _of_bodies(truth: Trajectory, corners: np.ndarray) -> list[np.ndarray]:
+    """Which of some facets or elements (N, ...) are of each soft body."""
+    return [corners[truth.body[corners[:, 0]] == body] for body in range(len(truth.young))]
+
+
+def contact_scores(found: np.ndarray, wanted: np.ndarray, touch: float) -> dict[str, float]:
+    """Of smallest gaps (T + 1,), m, predicted and true: error of the smallest one, where surfaces come near each other,
+    penetration, and by how many frames the first touch is missed: by all where only one of both has a touch."""
+    met, meant = (np.flatnonzero(own < touch) for own in (found, wanted))
+    scores = {"penetration": float(max(0.0, -found.min()))}
+    if wanted.min() < SEEN:
+        scores["gap_error"] = float(abs(found.min() - wanted.min()))
+    if len(met) or len(meant):
+        scores["missed_impact"] = float(len(met) == 0 or len(meant) == 0)
+        scores["impact_frames"] = float(abs(met[0] - meant[0]) if len(met) and len(meant) else len(found))
+    return scores
 
 
 def _drift(values: np.ndarray, scale: float) -> float:
@@ -80,14 +118,15 @@ def rollout_scores(truth: Trajectory, result: Prediction) -> dict[str, float]:
     # Optimal transport between equal weights, exactly: what Sinkhorn's iteration approximates.
     cost = cdist(last, aim, "sqeuclidean")
     scores["transport"] = float(np.sqrt(cost[linear_sum_assignment(cost)].mean()))
-    found, wanted = gaps(truth, result.positions), gaps(truth, truth.positions[:frames])
-    met, meant = (np.flatnonzero(own < TOUCH) for own in (found, wanted))
-    if wanted.min() < SEEN:
-        scores["gap_error"] = float(abs(found.min() - wanted.min()))
-    scores["penetration"] = float(max(0.0, -found.min()))
-    scores["missed_impact"] = float((len(met) == 0) != (len(meant) == 0))
-    if len(met) and len(meant):
-        scores["impact_frames"] = float(abs(met[0] - meant[0]))
+    free = frames
+    if len(truth.young) > 1:
+        wanted = gaps(truth, truth.positions[:frames])
+        scores |= contact_scores(gaps(truth, result.positions), wanted, TOUCH)
+        free = next(iter(np.flatnonzero(wanted < TOUCH) - 1), frames)
+    for name, there, measure in (("pusher", truth.kinematic.any(), pusher_gaps), ("wall", len(truth.walls), wall_gaps)):
+        if there:
+            own = measure(truth, result.positions), measure(truth, truth.positions[:frames])
+            scores |= {f"{name}_{key}": value for key, value in contact_scores(*own, TOUCH_RIGID).items()}
     alone = not truth.kinematic.any() and not len(truth.walls) and float(truth.drag) == 0
     if alone and not truth.gravity.any():
         momentum = np.einsum("p,tpd->td", mass, v)
@@ -99,7 +138,6 @@ def rollout_scores(truth: Trajectory, result: Prediction) -> dict[str, float]:
             turning = np.einsum("p,tpd->td", mass, np.cross(arm, v))
         scale = float(mass @ (np.linalg.norm(arm[0], axis=-1) * np.linalg.norm(v[0], axis=-1)))
         scores["angular_momentum_drift"] = _drift(turning, scale)
-        free = int(meant[0]) - 1 if len(meant) else frames
         if free > 3:
             scores["free_energy_drift"] = float(np.abs(kinetic[:free] / kinetic[0] - 1).max())
     return scores
@@ -116,7 +154,7 @@ def summarise(scores: Sequence[dict[str, float]]) -> dict[str, Any]:
         if np.isnan(values).all():
             continue
         out[name] = float(np.nanmean(values))
-        if name in ("mse", "impact_frames", "gap_error"):
+        if name.endswith(("mse", "impact_frames", "gap_error")):
             out[f"{name}_median"] = float(np.nanmedian(values))
         if name == "penetration":
             out["penetration_worst"] = float(np.nanmax(values))

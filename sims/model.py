@@ -61,6 +61,7 @@ class LearnedModel(nn.Module):
     """
 
     history = 0  # frames before the present whose velocities a step wants
+    markov = True  # whether a step is a function of positions and velocities alone
     place: Tensor
 
     def __init__(self, dim: int) -> None:
@@ -197,13 +198,17 @@ def predict(
 @dataclass(frozen=True)
 class Range:
     """What training data showed: largest speed of a point, m/s, least and largest stretch of an edge, Young's modulus,
-    Pa, and drag, 1/s, from and to."""
+    Pa, and drag, 1/s, from and to, largest gravity, m/s^2, largest speed of a pusher, m/s, 0 without any, and whether
+    there were walls."""
 
     speed: float
     least: float
     most: float
     young: tuple[float, float] = (0.0, math.inf)
     drag: tuple[float, float] = (0.0, math.inf)
+    gravity: float = math.inf
+    pusher: float = math.inf
+    walls: bool = True
 
     SLACK = 1.25  # by which a state may leave the range
 
@@ -217,7 +222,12 @@ class Range:
             least, most = min(least, float(ratio.min())), max(most, float(ratio.max()))
         moduli = np.concatenate([own.young for own in trajectories])
         drags = [float(own.drag) for own in trajectories]
-        return cls(speed, least, most, (float(moduli.min()), float(moduli.max())), (min(drags), max(drags)))
+        gravity = max(float(np.linalg.norm(own.gravity)) for own in trajectories)
+        pushed = [np.linalg.norm(own.velocities[:, own.kinematic], axis=-1).max(initial=0.0) for own in trajectories]
+        young, drag = (float(moduli.min()), float(moduli.max())), (min(drags), max(drags))
+        return cls(
+            speed, least, most, young, drag, gravity, float(max(pushed)), any(len(t.walls) for t in trajectories)
+        )
 
     def left_by(self, described: Trajectory, state: State) -> str:
         """How a state has left the range; empty where it has not."""
@@ -231,6 +241,17 @@ class Range:
         if ratio.min() < low or ratio.max() > high:
             worst = ratio.min() if ratio.min() < low else ratio.max()
             return f"an edge has {worst:.2f} of its length, training knew {self.least:.2f} to {self.most:.2f}"
+        return self._left_by_scene(described) or self._left_by_pusher(state)
+
+    def _left_by_pusher(self, state: State) -> str:
+        speed = float(np.linalg.norm(state.velocities[state.kinematic], axis=-1).max(initial=0.0))
+        if state.kinematic.any() and not self.pusher:
+            return "there is a pusher, training knew none"
+        if speed > self.SLACK * self.pusher:
+            return f"a pusher moves at {speed:.2f} m/s, training knew up to {self.pusher:.2f}"
+        return ""
+
+    def _left_by_scene(self, described: Trajectory) -> str:
         softest, stiffest = float(described.young.min()), float(described.young.max())
         if softest < self.young[0] / self.SLACK or stiffest > self.young[1] * self.SLACK:
             worst = softest if softest < self.young[0] / self.SLACK else stiffest
@@ -239,6 +260,11 @@ class Range:
         low, high = self.drag
         if not low / self.SLACK <= described.drag <= high * self.SLACK:
             return f"drag is {float(described.drag):.3g}/s, training knew {low:.3g} to {high:.3g}"
+        gravity = float(np.linalg.norm(described.gravity))
+        if gravity > self.SLACK * self.gravity:
+            return f"gravity is {gravity:.3g} m/s^2, training knew up to {self.gravity:.3g}"
+        if len(described.walls) and not self.walls:
+            return "there is a wall, training knew none"
         return ""
 
 
@@ -256,9 +282,16 @@ class LearnedSimulator:
     Args:
         model: the trained model.
         seen: range of its training data, for `out_of_distribution`; None: everything is in it.
+    Raises:
+        ValueError: a step of the model wants more than the state, such as earlier velocities.
     """
 
     def __init__(self, model: LearnedModel, seen: Range | None = None) -> None:
+        if not model.markov:
+            raise ValueError(
+                f"a step of {type(model).__name__} wants more than positions and velocities, which a state does not "
+                "hold; take a simulator without memory, such as sim=eqcollide"
+            )
         self.model, self.seen = model.eval(), seen
 
     def out_of_distribution(self, state: State) -> str:

@@ -65,6 +65,21 @@ class Mesh:
         bad = np.flatnonzero((count > 2) | ((count == 2) & (np.bincount(which.ravel(), side) != 0)))
         return int(np.flatnonzero(which.ravel() == bad[0])[0] % len(self.elements)) if len(bad) else None
 
+    def check(self) -> None:
+        """Raise a ValueError where an element is inverted or degenerate, or the body is folded over itself."""
+        worst = int(self.quality.argmin())
+        if not self.quality[worst] >= LEAST_QUALITY:
+            raise ValueError(
+                f"element {worst} of the body is inverted or degenerate: quality {self.quality[worst]:.3g}, at least "
+                f"{LEAST_QUALITY} is needed; mesh the body again with elements of similar size"
+            )
+        folded = self.folded()
+        if folded is not None:
+            raise ValueError(
+                f"element {folded} of the body lies over its neighbour: it is folded or inside out there; mesh the "
+                "body again"
+            )
+
     @cached_property
     def quality(self) -> np.ndarray:
         """Volume of each element over that of the regular one with the same mean square edge, (E,), 1 at best."""
@@ -115,18 +130,7 @@ def make_mesh(points: np.ndarray, elements: np.ndarray) -> Mesh:
     volumes = element_volumes(points, elements)
     elements[volumes < 0, :2] = elements[volumes < 0, 1::-1]
     mesh = Mesh(points, elements)
-    worst = int(mesh.quality.argmin())
-    if not mesh.quality[worst] >= LEAST_QUALITY:
-        raise ValueError(
-            f"element {worst} of the body is degenerate: quality {mesh.quality[worst]:.3g}, at least {LEAST_QUALITY} "
-            "is needed; mesh the body again with elements of similar size"
-        )
-    folded = mesh.folded()
-    if folded is not None:
-        raise ValueError(
-            f"element {folded} of the body lies over its neighbour: it is folded or inside out there; mesh the body "
-            "again"
-        )
+    mesh.check()
     return Mesh(points - mesh.shares @ points, elements)
 
 

@@ -9,11 +9,12 @@ from typing import Protocol
 
 import numpy as np
 
-from .geometry import contained, facet_distances, surface_gap
+from .geometry import ball_gap, surface_gap
 from .shapes import Mesh
 
 VERSION = 4  # of the ground truth and its scenes; raised whenever the same settings give other trajectories
 THICKNESS = 0.05  # of a 2D body, m
+DENSITY = 1000.0  # of all soft bodies, kg/m^3
 CONTACT_RADIUS = 0.003  # surfaces touch when they are two of these apart, m
 MAX_POINTS = 5000  # of a scene
 
@@ -28,7 +29,6 @@ class Body:
         velocity: (dim,), m/s.
         spin: angular velocity, rad/s: (1,) in 2D, (3,) in 3D.
         young: Young's modulus, Pa.
-        density: kg/m^3.
     """
 
     mesh: Mesh
@@ -37,13 +37,12 @@ class Body:
     velocity: np.ndarray
     spin: np.ndarray
     young: float = 5e4
-    density: float = 1000.0
 
     @property
     def masses(self) -> np.ndarray:
         """Mass of each point, (P,)."""
         depth = THICKNESS if self.mesh.dim == 2 else 1.0
-        return self.density * depth * self.mesh.volumes.sum() * self.mesh.shares
+        return DENSITY * depth * self.mesh.volumes.sum() * self.mesh.shares
 
     @property
     def start_positions(self) -> np.ndarray:
@@ -119,17 +118,30 @@ class Scene:
         that are not finite or make no sense, overlaps."""
         if not self.bodies:
             raise ValueError("the scene has no body; at least one is needed")
+        if self.gravity.shape not in ((2,), (3,)):
+            raise ValueError(f"gravity must have 2 or 3 numbers, got an array of shape {self.gravity.shape}")
         for number, body in enumerate(self.bodies):
             if body.mesh.dim != self.dim:
                 raise ValueError(f"body {number} has {body.mesh.dim} dimensions, gravity has {self.dim}")
-            if not (0 < body.young < np.inf and 0 < body.density < np.inf):
-                raise ValueError(
-                    f"body {number}: young and density must be finite and > 0, got {body.young} and {body.density}"
-                )
+            for name, shape in (("position", ()), ("velocity", ()), ("orientation", (self.dim,))):
+                self._expect(f"body {number}: {name}", getattr(body, name), (self.dim, *shape))
+            self._expect(f"body {number}: spin", body.spin, (1,) if self.dim == 2 else (3,))
+            try:
+                body.mesh.check()
+            except ValueError as error:
+                raise ValueError(f"body {number}: {error}") from error
+            if not 0 < body.young < np.inf:
+                raise ValueError(f"body {number}: young must be finite and > 0, got {body.young}")
             turn = body.orientation
             if not (np.allclose(turn @ turn.T, np.eye(self.dim), atol=1e-6) and np.linalg.det(turn) > 0):
                 raise ValueError(f"body {number}: orientation must be a rotation matrix, got {turn.tolist()}")
+        for number, pusher in enumerate(self.pushers):
+            for name in ("position", "velocity"):
+                self._expect(f"pusher {number}: {name}", getattr(pusher, name), (self.dim,))
+            if not 0 < pusher.radius < np.inf:
+                raise ValueError(f"pusher {number}: the radius must be finite and > 0, got {pusher.radius}")
         for number, wall in enumerate(self.walls):
+            self._expect(f"wall {number}: normal", wall.normal, (self.dim,))
             length = float(np.linalg.norm(wall.normal))
             if not (abs(length - 1) < 1e-6 and np.isfinite(wall.offset)):
                 raise ValueError(
@@ -156,6 +168,11 @@ class Scene:
                 number = int(state.body[~state.kinematic][depth.argmin()])
                 raise ValueError(f"body {number} is {CONTACT_RADIUS - depth.min():.4f} m inside a wall; move it away")
 
+    @staticmethod
+    def _expect(what: str, value: np.ndarray, shape: tuple[int, ...]) -> None:
+        if np.shape(value) != shape:
+            raise ValueError(f"{what} must have shape {shape}, got {np.shape(value)}")
+
     def gap(self, state: "State", one: int, two: int) -> float:
         """Distance between the surfaces of two bodies, or of a body and a pusher, m, `one` before `two`; negative:
         how deep they are in each other. Bodies that are farther apart than they need to be are not told apart."""
@@ -171,9 +188,7 @@ class Scene:
             other = self.pushers[one - len(self.bodies)]
             return float(np.linalg.norm(ball.position - other.position)) - ball.radius - other.radius
         points, mesh = state.positions[state.body == one], self.bodies[one].mesh
-        apart = float(facet_distances(ball.position[None], points[mesh.surface]).min())
-        within = contained(ball.position[None], points, mesh.elements)[0] > 0
-        return -(apart + ball.radius) if within else apart - ball.radius
+        return ball_gap(ball.position, ball.radius, points, mesh.surface, mesh.elements)
 
 
 @dataclass

@@ -12,7 +12,7 @@ from sims.eqcollide.encoder import control_of
 from sims.flex import FlexSimulator
 from sims.model import LearnedSimulator
 from sims.scenes import SceneSettings, random_scene
-from sims.shapes import make_mesh
+from sims.shapes import Mesh, make_mesh
 from sims.state import Body, Pusher, Scene, Wall
 
 
@@ -47,6 +47,13 @@ def test_surfaces_that_slide_past_each_other_are_as_near_as_they_are():
                 scene.check()
 
 
+def inverted(mesh: Mesh) -> Mesh:
+    """The same with the first element's corners the other way round."""
+    elements = mesh.elements.copy()
+    elements[0, :2] = elements[0, 1::-1]
+    return Mesh(mesh.points, elements)
+
+
 def test_bad_scenes_and_meshes(monkeypatch):
     monkeypatch.setattr(scenes, "TRIES", 1)
     scene = pair(2)
@@ -56,7 +63,7 @@ def test_bad_scenes_and_meshes(monkeypatch):
         (replace(scene, bodies=(one, replace(two, position=one.position))), "bodies 0 and 1 overlap"),
         (replace(scene, gravity=np.zeros(3)), "has 2 dimensions, gravity has 3"),
         (replace(scene, bodies=(replace(one, velocity=np.array([np.nan, 0])),)), "finite"),
-        (replace(scene, bodies=(replace(one, young=0.0),)), "young and density must be finite and > 0, got 0.0"),
+        (replace(scene, bodies=(replace(one, young=0.0),)), "young must be finite and > 0, got 0.0"),
         (replace(scene, walls=(Wall(np.array([1.0, 0.0]), 0.0),)), "body 0 is .* inside a wall"),
         (replace(scene, pushers=(Pusher(0.02, one.position, np.zeros(2)),)), "bodies 0 and 2 overlap: -"),
         (replace(scene, bodies=(replace(one, young=np.nan),)), "finite and > 0, got nan"),
@@ -65,6 +72,15 @@ def test_bad_scenes_and_meshes(monkeypatch):
         (replace(scene, gravity=np.array([0.0, np.inf])), "gravity must be finite"),
         (replace(scene, drag=-2.0), "drag >= 0"),
         (crossed_bars(), "bodies 0 and 1 overlap: -"),
+        (replace(scene, bodies=(replace(one, mesh=inverted(one.mesh)),)), "body 0: element 0 .* is inverted"),
+        (replace(scene, bodies=(replace(one, spin=np.zeros(3)),)), r"body 0: spin must have shape \(1,\), got \(3,\)"),
+        (replace(scene, bodies=(replace(one, position=np.zeros(3)),)), r"position must have shape \(2,\)"),
+        (replace(scene, pushers=(Pusher(0.0, -one.position, np.zeros(2)),)), "radius must be finite and > 0, got 0"),
+        (
+            replace(scene, pushers=(Pusher(0.02, np.ones(3), np.zeros(3)),)),
+            r"pusher 0: position must have shape \(2,\)",
+        ),
+        (replace(scene, walls=(Wall(np.array([0.0, 0.0, 1.0]), -9.0),)), r"wall 0: normal must have shape \(2,\)"),
         (replace(scene, bodies=many(one, 60)), "points, at most 5000 fit"),
     ):
         for simulator in (FlexSimulator(), LearnedSimulator(model(2))):
@@ -77,10 +93,10 @@ def test_bad_scenes_and_meshes(monkeypatch):
             simulator.step(start, FRAME)
     with pytest.raises(ValueError, match="needs more than dim points"):
         make_mesh(np.zeros((1, 2)), np.zeros((0, 3), int))
-    with pytest.raises(ValueError, match="element 0 of the body is degenerate"):
+    with pytest.raises(ValueError, match="element 0 of the body is inverted or degenerate"):
         make_mesh(np.array([[0, 0], [1, 0], [2, 1e-4]]), np.array([[0, 1, 2]]))
     for flat in (np.array([[0, 0], [1, 0], [2, 0]]), np.eye(4, 3) * (1, 1, 0)):
-        with pytest.raises(ValueError, match="element 0 of the body is degenerate: quality 0"):
+        with pytest.raises(ValueError, match="element 0 of the body is inverted or degenerate: quality 0"):
             make_mesh(flat, np.arange(len(flat))[None])
     with pytest.raises(ValueError, match=r"over points 0..2, got 0..3"):
         make_mesh(np.array([[0, 0], [1, 0], [0, 1]]), np.array([[0, 1, 3]]))

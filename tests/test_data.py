@@ -204,6 +204,11 @@ def test_training_begins_episodes_at_every_control_step_of_a_tick(tmp_path):
     assert {offset for step in order for _, offset in step} == {0, 1, 2}
     # Episodes that show one scene begin alike, so that nothing but the cue tells them apart.
     assert all(first[1] == second[1] for first, second in order if first[0] // 2 == second[0] // 2)
+    # Of two processes each sees whole scenes, and together all that one process would.
+    halves = [data.train_order(0, rank, 2) for rank in (0, 1)]
+    shown = [number for half in halves for step in half for number, _ in step]
+    assert all(first[0] // 2 == second[0] // 2 for half in halves for first, second in half)
+    assert sorted(set(shown)) == data.train_numbers
 
 
 def test_statistics_standardise_targets_over_train_episodes(tmp_path):

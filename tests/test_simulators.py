@@ -13,18 +13,21 @@ import torch
 from conftest import ROOT, program
 
 from sims.build import MODELS, Recipe, load, save
-from sims.dataset import Trajectory, simulate, transformed
+from sims.dataset import FRAME, Trajectory, simulate, transformed
 from sims.geometry import crossing, crossing_depths, edge_distances, facet_distances
 from sims.learn import SimulatorModule, TrajectoryDataModule, _Windows
 from sims.metrics import (
     LOST,
     TOUCH,
+    contact_scores,
     equivariance_error,
     gaps,
+    pusher_gaps,
     rollout_scores,
     summarise,
+    wall_gaps,
 )
-from sims.model import Prediction, Range, predict
+from sims.model import LearnedSimulator, Prediction, Range, predict
 from sims.scenes import SceneSettings, random_rotation, random_scene
 from trace_il.checkpoint import read_checkpoint
 
@@ -43,9 +46,11 @@ def scenes() -> dict[tuple[str, int], Trajectory]:
     """The moments before and in a collision, of every world."""
     out = {}
     for dim in (2, 3):
-        for world, start, frames in (("free", 12, 30), ("box", 12, 30), ("pusher", 12, 30)):
-            whole = simulate(random_scene(SceneSettings(dim, world), 3), frames)
-            cut = {name: getattr(whole, name)[start:] for name in ("positions", "velocities")}
+        for world, measure in (("free", gaps), ("box", wall_gaps), ("pusher", pusher_gaps)):
+            whole = simulate(random_scene(SceneSettings(dim, world), 3), 70)
+            near = np.flatnonzero(measure(whole, whole.positions) < 0.015)  # below the reach of all models
+            start = int(near[0])
+            cut = {name: getattr(whole, name)[start : start + 19] for name in ("positions", "velocities")}
             out[world, dim] = replace(whole, **cut)
     return out
 
@@ -179,6 +184,60 @@ def test_scores_of_perfect_and_of_bad_rollouts(scenes, dim):
     summary = summarise([scores, rollout_scores(truth, wild)])
     assert summary["diverged"] == 0.5 and summary["mse"] == pytest.approx(LOST / 2)
     assert "mse_49" not in summary and summary["gap_error"] < 1e-9
+
+
+@pytest.mark.parametrize(("world", "name"), [("pusher", "pusher"), ("box", "wall")])
+@pytest.mark.parametrize("dim", [2, 3])
+def test_scores_of_what_pushers_and_walls_do(dim, world, name):
+    truth = simulate(random_scene(SceneSettings(dim, world, (1, 1)), 5), 60)
+    right = Prediction(truth.positions.astype(float), truth.velocities.astype(float), truth.positions)
+    scores = rollout_scores(truth, right)
+    assert "penetration" not in scores  # there is one body
+    assert scores[f"{name}_penetration"] < 2e-3 and scores[f"{name}_gap_error"] < 1e-6
+    # The body is drawn into the pusher, or through the floor.
+    soft = ~truth.kinematic
+    aim = (
+        truth.positions[-1, truth.kinematic].mean(0)
+        if name == "pusher"
+        else 1.3 * truth.walls[0, :-1] * truth.walls[0, -1]
+    )
+    bad = right.positions.copy()
+    bad[:, soft] += np.linspace(0, 1, len(bad))[:, None, None] * (aim - bad[-1, soft].mean(0))
+    found = rollout_scores(truth, replace(right, positions=bad))
+    assert found[f"{name}_penetration"] > 0.02 and found[f"{name}_gap_error"] > 0.01
+
+
+def test_a_missed_touch_counts_as_missed_by_all_frames():
+    far, near = np.full(20, 0.04), np.r_[np.full(12, 0.04), np.full(8, 0.001)]
+    assert contact_scores(far, near, TOUCH)["impact_frames"] == 20 and contact_scores(far, near, TOUCH)["missed_impact"]
+    assert "impact_frames" not in contact_scores(far, far, TOUCH)
+    shifted = np.r_[np.full(14, 0.04), np.full(6, -0.002)]
+    assert contact_scores(shifted, near, TOUCH) == {
+        "penetration": 0.002, "gap_error": pytest.approx(0.003), "missed_impact": 0.0, "impact_frames": 2.0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_simulator_steps_as_it_was_judged(scenes, name):
+    """Behind the simulator's contract a model is the one that was trained, or is refused."""
+    model = network(name)
+    if name in ("gns", "first_order"):
+        with pytest.raises(ValueError, match="wants more than positions and velocities"):
+            LearnedSimulator(model)
+        return
+    simulator, scene = LearnedSimulator(model), random_scene(SceneSettings(2, "pusher"), 3)
+    state = simulator.reset(scene)
+    whole = predict(model, [simulator.described], 20)[0]
+    for _ in range(20):
+        state = simulator.step(state, FRAME)
+    np.testing.assert_allclose(state.positions, whole.positions[-1], atol=1e-9)
+
+
+def test_scenes_with_more_walls_than_a_model_has_room_for(scenes):
+    crowded = replace(scenes["box", 2], walls=np.concatenate([scenes["box", 2].walls] * 2))
+    for name in ("gns", "meshgraphnets"):
+        with pytest.raises(ValueError, match="knows at most 3 walls, the scene has"):
+            predict(network(name), [crowded], 1)
 
 
 def test_windows_repeat_themselves_and_noise_needs_no_target(scenes):

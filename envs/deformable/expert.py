@@ -8,7 +8,8 @@ from ..base import ExpertAction
 
 AWAY = 0.035  # m between finger and body while it goes round
 BEHIND, STILL = 0.35, 0.56  # rad off the line of the push up to which the finger may begin, and may go on
-STEER = 0.9  # share of its way aside that the finger makes good in a step
+STEER = 0.4  # share of its way aside that the finger makes good in a step
+ASTRAY = 0.015  # how likely the finger is led astray from a step on, by `disturbance`
 
 
 def unit(vector: np.ndarray) -> np.ndarray:
@@ -106,23 +107,24 @@ class PushExpert:
 
     Args:
         env: just reset.
-        disturbance: scale of pushes of the finger that the expert then makes good.
+        disturbance: share by which what is executed follows another way than the expert's while the finger is led
+            astray: on past the body, at times, from where the expert leads it round to behind the body again.
     """
 
     def __init__(self, env: Pushed, disturbance: float = 0.0) -> None:
         self.env, self.disturbance = env, disturbance
         self.rng = np.random.default_rng(env.expert_seed)
-        self.shove, self.shoved, self.pushing = np.zeros(2), 0, False
+        self.shove, self.astray, self.pushing = np.zeros(2), 0, False
 
     def action(self) -> ExpertAction:
         label = self.env.clip(self._target())
-        if self.shoved == 0 and self.rng.random() < 0.02:
-            self.shoved = int(self.rng.integers(4, 10))
-            self.shove = self.rng.normal(0, 0.008, 2)
+        if self.astray == 0 and self.rng.random() < ASTRAY:
+            self.astray = int(self.rng.integers(5, 25))
+            self.shove = turned(label - self.env.finger, self.rng.normal(0, 0.6)) * self.rng.uniform(0.6, 1.2)
         executed = label
-        if self.shoved:
-            self.shoved -= 1
-            executed = self.env.clip(label + self.disturbance * self.shove)
+        if self.astray:
+            self.astray -= 1
+            executed = self.env.clip(label + self.disturbance * (self.env.finger + self.shove - label))
         return ExpertAction(label.astype(np.float32), executed.astype(np.float32))
 
     def _target(self) -> np.ndarray:

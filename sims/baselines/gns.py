@@ -20,10 +20,11 @@ class GNS(ParticleModel):
         layers: of message passing.
     """
 
-    history = 4  # with the present one, five velocities
+    history, markov = 4, False  # with the present one, five velocities
 
     def __init__(self, dim: int, width: int = 64, layers: int = 6) -> None:
         super().__init__(dim)
+        self.most_walls = WALLS[dim]
         self.nodes = mlp((self.history + 1) * dim + dim + KINDS + 2 * WALLS[dim], width, width)
         self.pairs = mlp(dim + 4, width, width)
         self.layers = nn.ModuleList([GraphNetwork(width, 1) for _ in range(layers)])

@@ -20,6 +20,7 @@ class MeshGraphNets(ParticleModel):
 
     def __init__(self, dim: int, width: int = 64, layers: int = 6) -> None:
         super().__init__(dim)
+        self.most_walls = WALLS[dim]
         self.nodes = mlp(2 * dim + KINDS + 2 * WALLS[dim], width, width)
         self.mesh = mlp(2 * dim + 3, width, width)
         self.world = mlp(2 * dim + 1, width, width)

@@ -61,12 +61,20 @@ def mlp(inputs: int, width: int, outputs: int, norm: bool = True) -> nn.Sequenti
 class ParticleModel(LearnedModel):
     """Base of the baselines on particles."""
 
+    most_walls: int | None = None  # of a scene, where inputs have room for so many
+
     def __init__(self, dim: int) -> None:
         super().__init__(dim)
         self.reach = REACH[dim]
 
     def speeds(self, trajectory: Trajectory) -> np.ndarray:
         return np.concatenate([trajectory.velocities[:1], np.diff(trajectory.positions, axis=0) / FRAME])
+
+    def check(self, trajectories: Sequence[Trajectory]) -> None:
+        super().check(trajectories)
+        most = max(len(trajectory.walls) for trajectory in trajectories)
+        if self.most_walls is not None and most > self.most_walls:
+            raise ValueError(f"{type(self).__name__} knows at most {self.most_walls} walls, the scene has {most}")
 
     @abstractmethod
     def acceleration(self, p: Tensor, v: Tensor, past: Tensor, edges: Edges, statics: Particles) -> Tensor:

@@ -49,7 +49,7 @@ class FirstOrderDynamics(Dynamics):
         h = dt / self.substeps
         for step in range(self.substeps):
             now = (place + step * h * speed, speed)
-            force = self.elastic(p, v, prepared) + self.contact(p, v, scenes, now, self.near(p, scenes, now[0]))
+            force = self.elastic(p, v, prepared) + self.contact(p, v, scenes, now, self.near(p, scenes))
             move = v + self.pace * (force / scenes.mass.unsqueeze(-1) + scenes.gravity[:, None, None])
             p = p + h * move * scenes.present[..., None, None]
         return p, v
@@ -64,7 +64,7 @@ class Twin(EqCollide):
 class FirstOrder(EqCollide):
     """Velocities are what positions changed by in a frame; the model itself keeps those of the beginning."""
 
-    dynamics_class = FirstOrderDynamics
+    dynamics_class, markov = FirstOrderDynamics, False
 
     def rollout(
         self, p: Tensor, v: Tensor, statics: Statics, pushers: tuple[Tensor, Tensor], frames: int, dt: float = FRAME,

@@ -9,13 +9,14 @@ that moves rigidly feels no force. Momentum is conserved exactly, by contact too
 not quite by contact, whose forces do not act along the line between their samples.
 
 Between bodies forces act where surfaces meet, not between the sparse control points: those are far apart still when
-the surfaces touch, and a contact between them comes early. For surface samples a, b of two bodies, or of a body and a
-pusher, no farther apart than r,
+the surfaces touch, and a contact between them comes early. For surface samples a, b of two bodies, no farther apart
+than r,
 
     f_ab = A_a A_b / r^(dim-1) w(|x_a - x_b|) P(g, |x_a - x_b|, g', |u_a - u_b|, |n_b - n_a|) n,      f_ba = -f_ab,
 
 with n along n_b - n_a (outward normals), g = n.(x_a - x_b) the gap, w a cosine that ends smoothly at r, and a learned
-pressure P > 0. A wall pushes a sample alike, along its normal. The field hands f to the control points as G^T f.
+pressure P > 0. A wall, and a pusher, whose surface is known exactly, pushes a sample alike along its normal. The field
+hands f to the control points as G^T f.
 
 With the accelerations a = F / m + gravity and the drag known, time goes in `substeps` of a frame by semi-implicit
 Euler; or the classical Runge-Kutta method, or the adaptive one of Dormand and Prince, of torchdiffeq solve
@@ -57,7 +58,7 @@ def window(distance: Tensor) -> Tensor:
 
 
 class Pairs(NamedTuple):
-    """Surface samples that may touch within the frame: flat indices into (S, O Q + R) samples."""
+    """Surface samples that may touch within the frame: flat indices into (S, O Q) samples."""
 
     first: Tensor
     second: Tensor
@@ -141,8 +142,8 @@ class Dynamics(nn.Module):
         force = prepared.scale * (STIFFNESS * raw[..., 0] * stretch + DAMPING * raw[..., 1] * rate)
         return -(force.unsqueeze(-1) * along).sum(-2)
 
-    def surface(self, p: Tensor, v: Tensor, scenes: Statics, pushers: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
-        """Positions, velocities, outward normals (S, O Q + R, dim) and areas of the surface samples, pushers last."""
+    def surface(self, p: Tensor, v: Tensor, scenes: Statics) -> tuple[Tensor, Tensor, Tensor]:
+        """Positions, velocities and outward normals (S, O Q, dim) of the surface samples."""
         x, u = (scenes.samples @ p).flatten(1, 2), (scenes.samples @ v).flatten(1, 2)
         tangents = scenes.tangents.flatten(2, 3) @ p
         tangents = tangents.unflatten(2, scenes.tangents.shape[2:4]).flatten(1, 2)  # (S, O Q, dim - 1, dim)
@@ -150,13 +151,7 @@ class Dynamics(nn.Module):
             normal = torch.stack([tangents[..., 0, 1], -tangents[..., 0, 0]], dim=-1)
         else:
             normal = torch.linalg.cross(tangents[..., 0, :], tangents[..., 1, :])
-        place, speed = pushers
-        return (
-            torch.cat([x, place], 1),
-            torch.cat([u, speed], 1),
-            torch.cat([unit(normal)[0], scenes.pusher_normals], 1),
-            torch.cat([scenes.areas.flatten(1), scenes.pusher_areas], 1),
-        )
+        return x, u, unit(normal)[0]
 
     def pressure(self, d: Tensor, du: Tensor, opposed: Tensor) -> Tensor:
         """Pressure times direction (N, dim) that pairs of samples exert on the first, from the differences of their
@@ -169,17 +164,19 @@ class Dynamics(nn.Module):
         raw = nn.functional.softplus(self.ask(self.touch, torch.cat(near, dim=-1), (d / self.radius, du, opposed)))
         return PRESSURE * raw * window(distance / self.radius) * n
 
-    def wall_force(self, gap: Tensor, u: Tensor, normal: Tensor, n: Tensor, weight: Tensor) -> Tensor:
-        """Forces (S, samples, dim) of walls with normals n (S, W, dim); gap, weight: (S, samples, W)."""
-        inner = [vectors @ n.transpose(1, 2) for vectors in (u, normal)]
-        shape = (*gap.shape, self.dim)
-        around = [part.unsqueeze(2).expand(shape) for part in (u, normal)] + [n.unsqueeze(1).expand(shape)]
-        seen = torch.stack([gap / self.radius, *inner], dim=-1)
-        raw = nn.functional.softplus(self.ask(self.bounce, seen, around, symmetric=False).squeeze(-1))
-        return (weight * PRESSURE * raw) @ n
+    def rigid(self, gap: Tensor, u: Tensor, normal: Tensor, n: Tensor) -> Tensor:
+        """Pressures (S, samples, dim) of W rigid surfaces on the samples.
+
+        Args:
+            gap: to the surfaces, (S, samples, W).
+            u: velocities relative to them, normal: of the samples, n: of the surfaces; (S, samples, W, dim) each.
+        """
+        seen = torch.stack([gap / self.radius, (u * n).sum(-1), (normal * n).sum(-1)], dim=-1)
+        raw = nn.functional.softplus(self.ask(self.bounce, seen, (u, normal, n), symmetric=False).squeeze(-1))
+        return ((window(gap / self.radius) * PRESSURE * raw).unsqueeze(-1) * n).sum(2)
 
     @torch.no_grad()
-    def near(self, p: Tensor, scenes: Statics, pushers: Tensor) -> Pairs:
+    def near(self, p: Tensor, scenes: Statics) -> Pairs:
         """Samples of different bodies that can come within `radius` in a frame."""
         x = scenes.samples @ p  # (S, O, Q, dim)
         bodies, samples = x.shape[1:3]
@@ -194,21 +191,12 @@ class Dynamics(nn.Module):
         distance = torch.cdist(x[s, one], x[s, two], compute_mode="donot_use_mm_for_euclid_dist")
         hit = (distance < reach) & real[s, one].unsqueeze(-1) & real[s, two].unsqueeze(-2)
         m, a, b = hit.nonzero().unbind(-1)
-        total = bodies * samples + pushers.shape[1]
-        first, second = [s[m] * total + one[m] * samples + a], [s[m] * total + two[m] * samples + b]
-        if pushers.shape[1]:
-            flat = x.flatten(1, 2)
-            distance = torch.cdist(flat, pushers, compute_mode="donot_use_mm_for_euclid_dist")
-            hit = (distance < reach) & real.flatten(1).unsqueeze(-1) & (scenes.pusher_areas > 0).unsqueeze(1)
-            m, a, b = hit.nonzero().unbind(-1)
-            first.append(m * total + a)
-            second.append(m * total + bodies * samples + b)
-        return Pairs(torch.cat(first), torch.cat(second))
+        return Pairs((s[m] * bodies + one[m]) * samples + a, (s[m] * bodies + two[m]) * samples + b)
 
     def contact(self, p: Tensor, v: Tensor, scenes: Statics, pushers: tuple[Tensor, Tensor], pairs: Pairs) -> Tensor:
         """Forces (S, O, K, dim) between bodies, of pushers and of walls."""
-        x, u, normal, area = self.surface(p, v, scenes, pushers)
-        force = torch.zeros_like(x)
+        x, u, normal = self.surface(p, v, scenes)
+        area, force = scenes.areas.flatten(1), torch.zeros_like(x)
         if len(pairs.first):
             i, j = pairs
             flat = [part.flatten(0, 1) for part in (x, u, normal)]
@@ -216,14 +204,22 @@ class Dynamics(nn.Module):
             areas = (area.flatten()[i] * area.flatten()[j] / self.radius ** (self.dim - 1)).unsqueeze(-1)
             pushed = areas * scenes.depth * self.pressure(d, du, -facing)
             force = force.flatten(0, 1).index_add(0, i, pushed).index_add(0, j, -pushed).view_as(x)
+        surfaces = []  # of each kind gap (S, samples, W), velocity, normal (S, 1 or samples, W, dim), presence (S, W)
         if scenes.walls.shape[1]:
             n, offset = scenes.walls[..., :-1], scenes.walls[..., -1]
-            gap = x @ n.transpose(1, 2) - offset.unsqueeze(1)  # (S, samples, W)
-            weight = scenes.depth * window(gap / self.radius) * scenes.wall_present.unsqueeze(1) * area.unsqueeze(-1)
-            force = force + self.wall_force(gap, u, normal, n, weight)
-        count = scenes.samples.shape[1] * scenes.samples.shape[2]
-        force = force[:, :count].unflatten(1, scenes.samples.shape[1:3])
-        return scenes.samples.transpose(-1, -2) @ force
+            still = torch.zeros_like(n).unsqueeze(1)
+            surfaces.append((x @ n.mT - offset.unsqueeze(1), still, n.unsqueeze(1), scenes.wall_present))
+        if scenes.pusher_radii.shape[1]:
+            centre, speed = (scenes.pusher_centres @ part for part in pushers)
+            n, distance = unit(x.unsqueeze(2) - centre.unsqueeze(1))
+            gap = distance.squeeze(-1) - scenes.pusher_radii.unsqueeze(1)
+            surfaces.append((gap, speed.unsqueeze(1), n, scenes.pusher_radii > 0))
+        for gap, moving, n, present in surfaces:
+            shape = (*gap.shape, self.dim)
+            far = (~present).unsqueeze(1) * 2 * self.radius  # what is not there is out of reach
+            own = (u.unsqueeze(2) - moving).expand(shape), normal.unsqueeze(2).expand(shape), n.expand(shape)
+            force = force + scenes.depth * area.unsqueeze(-1) * self.rigid(gap + far, *own)
+        return scenes.samples.mT @ force.unflatten(1, scenes.samples.shape[1:3])
 
     def forward(
         self, p: Tensor, v: Tensor, scenes: Statics, prepared: Prepared, pushers: tuple[Tensor, Tensor], dt: float
@@ -231,10 +227,10 @@ class Dynamics(nn.Module):
         """One frame of dt s: positions and velocities (S, O, K, dim) of the control points, `dt` later.
 
         Args:
-            pushers: positions and velocities (S, R, dim) of pusher samples at the beginning of the frame.
+            pushers: positions and velocities (S, R, dim) of the points of pushers at the beginning of the frame.
         """
         place, speed = pushers
-        pairs = self.near(p, scenes, place)
+        pairs = self.near(p, scenes)
         h = dt / self.substeps
         gravity = scenes.gravity[:, None, None]
         there = scenes.present[..., None, None]

@@ -5,7 +5,7 @@ least-squares solution p = (G^T m G)^-1 G^T m x (and likewise v), whose momentum
 may touch, their surfaces are sampled at the middles of their facets, which are linear in the control points as well:
 x = Gs p, tangents = Gt p.
 
-Shapes: S scenes, O bodies, K control points, Q surface samples, R samples of pushers, W walls; all padded.
+Shapes: S scenes, O bodies, K control points, Q surface samples, R points of B pushers, W walls; all padded.
 """
 
 from collections.abc import Sequence
@@ -90,8 +90,8 @@ class Statics(Batch):
     drag: Tensor  # (S,)
     walls: Tensor  # (S, W, dim + 1): normal, offset
     wall_present: Tensor  # (S, W), bool
-    pusher_areas: Tensor  # (S, R)
-    pusher_normals: Tensor  # (S, R, dim)
+    pusher_centres: Tensor  # (S, B, R), weights of the points of pushers that make their centres
+    pusher_radii: Tensor  # (S, B), m; 0 where there is none
 
     @property
     def depth(self) -> float:
@@ -106,8 +106,8 @@ def gather(trajectories: Sequence[Trajectory], count: int) -> Statics:
     bodies = max(len(own) for own in parts)
     samples = max(len(control.areas) for own in parts for _, control in own)
     walls = max(len(trajectory.walls) for trajectory in trajectories)
-    pushing = [np.flatnonzero(trajectory.kinematic) for trajectory in trajectories]
-    pushers = max(len(own) for own in pushing)
+    pushing = [trajectory.body[trajectory.kinematic] for trajectory in trajectories]  # which pusher a point is of
+    pushers = max(len(np.unique(own)) for own in pushing)
     f = np.float64  # of a sum of weights that is 1 to round-off; models cast to their own precision
     out = {
         "rest": np.zeros((scenes, bodies, count, dim), f),
@@ -121,8 +121,8 @@ def gather(trajectories: Sequence[Trajectory], count: int) -> Statics:
         "drag": np.array([float(trajectory.drag) for trajectory in trajectories], f),
         "walls": np.zeros((scenes, walls, dim + 1), f),
         "wall_present": np.zeros((scenes, walls), bool),
-        "pusher_areas": np.zeros((scenes, pushers), f),
-        "pusher_normals": np.zeros((scenes, pushers, dim), f),
+        "pusher_centres": np.zeros((scenes, pushers, max(len(own) for own in pushing)), f),
+        "pusher_radii": np.zeros((scenes, pushers), f),
     }
     for scene, (trajectory, own) in enumerate(zip(trajectories, parts, strict=True)):
         for body, (_, control) in enumerate(own):
@@ -134,14 +134,9 @@ def gather(trajectories: Sequence[Trajectory], count: int) -> Statics:
             out["areas"][scene, body, :number] = control.areas
         number = len(trajectory.walls)
         out["walls"][scene, :number], out["wall_present"][scene, :number] = trajectory.walls, True
-        normal = np.zeros((len(pushing[scene]), dim))
-        for body in np.unique(trajectory.body[pushing[scene]]):  # pushers do not turn
-            own_points = trajectory.body[pushing[scene]] == body
-            place = trajectory.positions[0, pushing[scene][own_points]].astype(f)
-            normal[own_points] = place - place.mean(0)
-        if len(normal):
-            radius = np.linalg.norm(normal, axis=1, keepdims=True)
-            whole = 2 * np.pi * radius if dim == 2 else 4 * np.pi * radius**2
-            out["pusher_normals"][scene, : len(normal)] = normal / radius
-            out["pusher_areas"][scene, : len(normal)] = whole[:, 0] / len(normal)
+        for pusher, body in enumerate(np.unique(pushing[scene])):
+            points = np.flatnonzero(pushing[scene] == body)
+            out["pusher_centres"][scene, pusher, points] = 1 / len(points)
+            place = trajectory.positions[0, trajectory.body == body].astype(f)
+            out["pusher_radii"][scene, pusher] = np.linalg.norm(place - place.mean(0), axis=1).mean()
     return Statics(**{name: torch.from_numpy(value) for name, value in out.items()})

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..dataset import FRAME, Trajectory
 from ..model import LearnedModel
+from .decoder import interpolation
 from .dynamics import Dynamics, Prepared
 from .encoder import Statics, controls, gather
 
@@ -63,15 +64,41 @@ class EqCollide(LearnedModel):
             out.append(particles)
         return out
 
+    def query(self, trajectory: Trajectory, body: int, points: np.ndarray, latent: Tensor) -> Tensor:
+        """The field at any points of a body, whatever its mesh; differentiable in `latent`.
+
+        Args:
+            trajectory: the scene.
+            points: (N, dim), in the body's frame at rest, m.
+            latent: positions or velocities of control points, (..., bodies, K, dim), as of `rollout`.
+        Returns:
+            (..., N, dim), positions or velocities of the points.
+        Raises:
+            ValueError: no such body, or points of another shape or not finite.
+        """
+        own = controls(trajectory, self.control_points)
+        if not 0 <= body < len(own):
+            raise ValueError(f"body must be in 0..{len(own) - 1}, got {body}")
+        if points.ndim != 2 or points.shape[1] != self.dim or not np.isfinite(points).all():
+            raise ValueError(f"points must be finite and of shape (N, {self.dim}), got {points.shape}")
+        field = torch.from_numpy(interpolation(points.astype(float), own[body][1].points))
+        return field.to(latent) @ latent[..., body, :, :]
+
     def weights(self, statics: Statics) -> Tensor:
         return statics.present.unsqueeze(-1).expand(statics.rest.shape[:-1]).to(statics.rest)
 
     def contact_edges(self, p: Tensor, statics: Statics, place: Tensor) -> Tensor:
-        still = torch.zeros_like(place)
-        x = self.dynamics.surface(p, torch.zeros_like(p), statics, (place, still))[0].flatten(0, 1)
-        pairs = self.dynamics.near(p, statics, place)
-        ends = torch.stack([x[pairs.first], x[pairs.second]], dim=1)
-        return ends[(ends[:, 0] - ends[:, 1]).norm(dim=-1) < self.dynamics.radius]
+        x = self.dynamics.surface(p, p, statics)[0]
+        pairs = self.dynamics.near(p, statics)
+        ends = [torch.stack([x.flatten(0, 1)[own] for own in pairs], dim=1)]
+        if statics.pusher_radii.shape[1]:  # and the nearest points of pushers
+            centre = (statics.pusher_centres @ place).unsqueeze(1)
+            away = nn.functional.normalize(x.unsqueeze(2) - centre, dim=-1)
+            touched = centre + statics.pusher_radii[:, None, :, None] * away
+            there = (statics.areas.flatten(1) > 0).unsqueeze(-1) & (statics.pusher_radii > 0).unsqueeze(1)
+            ends.append(torch.stack([x.unsqueeze(2).expand_as(touched), touched], dim=-2)[there])
+        both = torch.cat(ends)
+        return both[(both[:, 0] - both[:, 1]).norm(dim=-1) < self.dynamics.radius]
 
     def rollout(
         self, p: Tensor, v: Tensor, statics: Statics, pushers: tuple[Tensor, Tensor], frames: int, dt: float = FRAME,

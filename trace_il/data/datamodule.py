@@ -91,13 +91,14 @@ class EpisodeDataModule(pl.LightningDataModule):
     def train_order(self, epoch: int, rank: int = 0, world: int = 1) -> list[list[tuple[int, int]]]:
         """(episode, offset) of each batch of an epoch: consecutive slices of an endless stream of permutations.
 
-        The offset, 0 to tick_every - 1 control steps, is where the episode is begun; it is one for a whole scene.
+        The offset, 0 to tick_every - 1 control steps, is where the episode is begun; it is one for a whole scene. Of
+        `world` processes each has neighbours, so that none is shown one cue only.
         """
         per_step = self.batch_size * world
         first = epoch * self.steps_per_epoch * per_step
         stream = list(self._stream(first, self.steps_per_epoch * per_step))
         steps = [stream[i : i + per_step] for i in range(0, len(stream), per_step)]
-        return [step[rank::world] for step in steps]
+        return [step[rank * self.batch_size : (rank + 1) * self.batch_size] for step in steps]
 
     def _stream(self, first: int, count: int) -> Iterator[tuple[int, int]]:
         size = len(self.train_numbers)
