@@ -5,7 +5,7 @@ python view.py run=runs/NAME --web [--port 9090]            in a browser
 python view.py run=runs/NAME --save out.rrd                 a file, opened later with: python view.py file=out.rrd
 python view.py run=runs/NAME intervention=swap               untouched beside the same seed with a changed memory
 python view.py compare run=runs/A run=runs/B [seed=...]     two memories on the same seed, side by side
-python view.py run=runs/soft_bodies_2d-eqcollide-0          a simulator beside the ground truth
+python view.py run=runs/soft_bodies_2d-eqcollide-0          a simulator beside the ground truth; --save out.mp4
 python view.py run=runs/view_planning-graph_distillation-0  a view graph from above and an episode; split=test
 python view.py play [split=test] [seed=...] [--web]          move the camera of view planning by hand
 """
@@ -43,12 +43,13 @@ def _take(arguments: list[str], flag: str) -> str | None:
 
 def show_simulator(run: str, options: ViewOptions, comparison: bool, path: Path) -> None:
     """Record a simulator's rollout of the scene `options.seed` into `path`."""
-    from trace_il.sim_viewer import rollout_pair, write_recording
+    from trace_il.sim_viewer import rollout_pair, save_video, write_recording
 
     if comparison or options.cue is not None or options.cleared or options.intervention is not None:
         raise UserError(f"{run} is a simulator; only seed=... can be given with it")
     config, folder = read_simulator_run(run)
-    write_recording(path, *rollout_pair(config, folder, options.seed))
+    write = save_video if path.suffix == ".mp4" else write_recording
+    write(path, *rollout_pair(config, folder, options.seed))
 
 
 def show_views(run: str, options: ViewOptions, comparison: bool, path: Path) -> None:
@@ -64,8 +65,14 @@ def play(options: ViewOptions, web: bool, port: str | None) -> None:
     """An episode of view planning by hand."""
     import rerun as rr
 
+    from envs.view_planning.tasks import SPLITS
+    from trace_il.serve import need_display
     from trace_il.views.viewer import play
 
+    if options.split not in SPLITS:
+        raise UserError(f"split={options.split!r} must be one of {', '.join(SPLITS)}")
+    if not web:
+        need_display()
     rec = rr.RecordingStream("trace_il_play")
     if web:
         source = rec.serve_grpc()
@@ -87,6 +94,8 @@ def main() -> None:
         raise UserError(f"--port {port} must be a number below 65536")
     if save is not None and (save.startswith("--") or Path(save).is_dir()):
         raise UserError(f"--save {save} must be the name of a file")
+    if save is not None and Path(save).suffix not in (".rrd", ".mp4"):
+        raise UserError(f"--save {save} must end in .rrd, or in .mp4 for a simulator")
     comparison = "compare" in arguments
     runs = [word.removeprefix("run=") for word in arguments if word.startswith("run=")]
     rest = [w for w in arguments if not w.startswith("run=") and w not in ("--web", "compare", "play")]
@@ -117,6 +126,8 @@ def main() -> None:
             if options.intervention is not None and (comparison or options.cleared):
                 raise UserError("intervention=... shows one run; leave out compare and cleared")
             for run in runs:
+                if path.suffix == ".mp4" and run_kind(run) != "simulator":
+                    raise UserError(f"{run} is no simulator; --save {save} must end in .rrd (its videos/ have MP4s)")
                 if run_kind(run) != "policy":
                     other = show_simulator if run_kind(run) == "simulator" else show_views
                     other(run, options, comparison, path)

@@ -27,7 +27,7 @@ MODELS: dict[str, Callable[..., LearnedModel]] = {
     "constant_velocity": ConstantVelocity,
     "ballistic": Ballistic,
 }
-FORMAT = 2  # raised whenever old files can no longer be read
+FORMAT = 3  # raised whenever old files can no longer be read
 
 
 @dataclass(frozen=True)

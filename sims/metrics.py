@@ -122,7 +122,7 @@ def rollout_scores(truth: Trajectory, result: Prediction) -> dict[str, float]:
     if len(truth.young) > 1:
         wanted = gaps(truth, truth.positions[:frames])
         scores |= contact_scores(gaps(truth, result.positions), wanted, TOUCH)
-        free = next(iter(np.flatnonzero(wanted < TOUCH) - 1), frames)
+        free = min([frames, *(np.flatnonzero(wanted < TOUCH) - 1).tolist()])
     for name, there, measure in (("pusher", truth.kinematic.any(), pusher_gaps), ("wall", len(truth.walls), wall_gaps)):
         if there:
             own = measure(truth, result.positions), measure(truth, truth.positions[:frames])

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
+from hydra import compose, initialize_config_dir
 
 from trace_il.agent import Agent, AgentSpec, Controller
 from trace_il.build import build_agent, fit_content_norm
 from trace_il.checkpoint import load_agent
-from trace_il.config import MEMORY_CONFIGS, ACTConfig, AgentConfig, DiffusionConfig, TrainConfig
+from trace_il.cli import checked
+from trace_il.config import MEMORY_CONFIGS, ACTConfig, AgentConfig, DiffusionConfig, TrainConfig, register
 from trace_il.data.datamodule import EpisodeDataModule
 from trace_il.encoders import Encoder
 from trace_il.env_config import CorridorConfig
@@ -198,6 +201,15 @@ def test_contents_are_standardised_for_the_weights_that_are_kept(workplace):
     torch.testing.assert_close((norm.running_mean, norm.running_var), kept)
     torch.testing.assert_close(norm.running_mean, torch.stack([part.mean(0) for part in contents]).mean(0))
     torch.testing.assert_close(norm.running_var, torch.stack([part.var(0) for part in contents]).mean(0))
+
+
+@pytest.mark.parametrize("memory", MEMORY_CONFIGS)
+def test_reference_sizes_fit_every_memory(memory):
+    register()
+    with initialize_config_dir(str(ROOT / "configs"), version_base=None):
+        config = checked(compose("train", ["profile=reference", f"memory={memory}"]))
+    assert config.encoder.content_dim == config.policy.width == 512
+    assert memory == "none" or config.memory.width == 512
 
 
 RESIDENT = """

@@ -48,7 +48,7 @@ BAD = {
     "residual of nothing": (["train.py", "policy=diffusion", "trainer.residual=1"], "needs policy=act"),
     "no teacher": (["train.py", "trainer.distillation=1", "trainer.teacher=none"], "needs trainer.teacher=attention"),
     "no such action": (["train.py", "agent.relative=[elbow]"], "agent.relative: 'elbow' matches none of the actions"),
-    "profile of another memory": (["train.py", "profile=reference", "memory=none"], "Key 'slots' not in"),
+    "unknown profile": (["train.py", "profile=refrence"], "refrence"),
     "relative to nothing": (["train.py", "env=corridor", "agent.relative=[vx]"], "which the state does not have"),
     "impossible slots": (["train.py", "memory.slots=0"], "slots=0"),
     "odd images": (["train.py", "env.image_size=65"], "even image sizes"),

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -41,7 +42,8 @@ def score(rollouts: list[Rollout]) -> dict[str, Any]:
 
     Branch accuracy counts a rollout that does not reach the branch as wrong; `branch_accuracy_reached`
     is over those that do. `cue_found` is the share of rollouts that see the evidence, `cue_steps` the control step at
-    which each first does, -1 where it never does.
+    which each first does, -1 where it never does. `each_branch` is 1 for a correct branch, 0 for a wrong one and -1 for
+    none, `each_progress` in %: by episode, so that policies can be compared on the same scenes.
     """
     n = len(rollouts)
     correct = sum(r.branch_correct == 1 for r in rollouts)
@@ -63,6 +65,8 @@ def score(rollouts: list[Rollout]) -> dict[str, Any]:
         "policy_ms_p95": float(np.percentile(latency, 95)),
         "cue_found": sum(r.cue_step >= 0 for r in rollouts) / n,
         "cue_steps": [r.cue_step for r in rollouts],
+        "each_branch": [r.branch_correct for r in rollouts],
+        "each_progress": [round(float(value), 3) for value in progress],
     }
 
 
@@ -189,4 +193,6 @@ def write_results(path: Path, seeds: list[int], rows: list[dict[str, Any]], key:
     for old in json.loads(path.read_text()) if key and path.exists() else []:
         if stay := [row for row in old["rows"] if own(row) not in again]:
             kept.append({**old, "rows": stay})
-    atomic_write(path, json.dumps([*kept, {**provenance(seeds), "rows": rows}], indent=2).encode())
+    text = json.dumps([*kept, {**provenance(seeds), "rows": rows}], indent=2)
+    text = re.sub(r"\[[^\[\]{}\"]*\]", lambda numbers: " ".join(numbers[0].split()), text)  # a line for each list
+    atomic_write(path, text.encode())

@@ -58,14 +58,19 @@ def serve(path: Path, port: int = 0) -> tuple[str, "subprocess.Popen[bytes]"]:
     raise UserError(f"the viewer's web server did not start on port {port}; give another --port")
 
 
+def need_display() -> None:
+    """Raise a UserError where the native viewer has no display."""
+    if os.name == "posix" and not (
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or os.uname().sysname == "Darwin"
+    ):
+        raise UserError("no display for the native viewer; use --web for a browser or --save out.rrd for a file")
+
+
 def open_native(path: Path) -> None:
     """Open a recording in the native viewer.
 
     Raises:
         UserError: there is no display.
     """
-    if os.name == "posix" and not (
-        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or os.uname().sysname == "Darwin"
-    ):
-        raise UserError("no display for the native viewer; use --web for a browser or --save out.rrd for a file")
+    need_display()
     subprocess.run([_rerun_binary(), str(path)], check=True)

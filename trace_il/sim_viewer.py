@@ -2,6 +2,7 @@
 
 import os
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from .sim_config import SimulatorRunConfig, scene_settings
 
 COLORS = ((66, 133, 180), (226, 120, 60), (90, 160, 90), (150, 110, 180), (200, 170, 60), (120, 120, 130))
 PUSHER = (60, 60, 60)
+WALL = (130, 130, 130)
 
 
 def rollout_pair(config: SimulatorRunConfig, folder: Path, seed: int) -> tuple[LearnedModel, Trajectory, Prediction]:
@@ -94,6 +96,14 @@ def write_recording(path: Path, model: LearnedModel, truth: Trajectory, result: 
     with rec:
         rec.save(str(temporary))
         rec.send_blueprint(rrb.Blueprint(views, rrb.TimePanel(state="collapsed")), make_active=True, make_default=True)
+        for name in ("truth", "prediction"):
+            for number, corners in enumerate(wall_corners(truth)):
+                if truth.dim == 2:
+                    rec.log(f"{name}/wall_{number}", rr.LineStrips3D([_flat(corners)], colors=WALL), static=True)
+                else:
+                    halves = [[0, 1, 2], [0, 2, 3]]
+                    wall = rr.Mesh3D(vertex_positions=corners, triangle_indices=halves, albedo_factor=(*WALL, 60))
+                    rec.log(f"{name}/wall_{number}", wall, static=True)
         for frame in range(len(result.positions)):
             rec.set_time("frame", sequence=frame)
             rec.set_time("time", duration=FRAME * frame)
@@ -110,6 +120,21 @@ def write_recording(path: Path, model: LearnedModel, truth: Trajectory, result: 
             for name, values in curves.items():
                 rec.log(name, rr.Scalars(float(values[frame])))
     temporary.replace(path)
+
+
+def wall_corners(truth: Trajectory) -> list[np.ndarray]:
+    """Ends (2, 2) of each wall, or corners (4, 3) in order, as far as the scene goes."""
+    low, high = truth.positions.min((0, 1)), truth.positions.max((0, 1))
+    middle, half = (low + high) / 2, (high - low).max() / 2 + 0.02
+    out = []
+    for normal, offset in ((wall[:-1].astype(float), float(wall[-1])) for wall in truth.walls):
+        nearest = middle - (middle @ normal - offset) * normal
+        if np.abs(nearest - middle).max() > 1.2 * half:
+            continue  # far from all that happens
+        axes = np.linalg.svd(normal[None])[2][1:]  # along the wall
+        signs = [(-1,), (1,)] if truth.dim == 2 else [(-1, -1), (-1, 1), (1, 1), (1, -1)]
+        out.append(np.stack([nearest + half * (np.array(sign) @ axes) for sign in signs]))
+    return out
 
 
 def _parts(truth: Trajectory) -> list[tuple[np.ndarray, tuple[int, int, int]]]:
@@ -144,22 +169,34 @@ def _draw(axis: Any, truth: Trajectory, positions: np.ndarray, points: np.ndarra
 
 
 def _frame_axes(axis: Any, truth: Trajectory) -> None:
+    from mpl_toolkits.mplot3d.art3d import Poly3DCollection
+
     low, high = truth.positions.min((0, 1)), truth.positions.max((0, 1))
     middle, half = (low + high) / 2, (high - low).max() / 2 + 0.02
     for name, centre in zip("xyz", middle, strict=False):
         getattr(axis, f"set_{name}lim")(centre - half, centre + half)
         getattr(axis, f"set_{name}ticks")([])
     axis.set_aspect("equal")
-    for normal, offset in ((wall[:-1], wall[-1]) for wall in truth.walls if truth.dim == 2):
-        across = np.array([-normal[1], normal[0]])
-        axis.plot(*np.stack([offset * normal - across, offset * normal + across]).T, color="gray", scalex=False,
-                  scaley=False)  # fmt: skip
+    for corners in wall_corners(truth):
+        if truth.dim == 2:
+            axis.plot(*corners.T, color="gray", scalex=False, scaley=False)
+        else:
+            axis.add_collection3d(Poly3DCollection([corners], facecolor=(0.5, 0.5, 0.5, 0.15), edgecolor="gray"))
 
 
-def save_pictures(
-    folder: Path, model: LearnedModel, truth: Trajectory, result: Prediction, columns: int = 6
-) -> dict[str, str]:
-    """`rollout.mp4`: truth and prediction side by side, with the error so far; `strip.png`: frames of both."""
+Content = Callable[[int], tuple[np.ndarray, np.ndarray, np.ndarray]]  # of a frame: particles, variables, contact edges
+
+
+def _rows(model: LearnedModel, truth: Trajectory, result: Prediction) -> dict[str, Content]:
+    lines, empty = contact_lines(model, truth, result), np.zeros((0, 2, truth.dim))
+    return {
+        "ground truth": lambda frame: (truth.positions[frame], empty[:, 0], empty),
+        "prediction": lambda frame: (result.positions[frame], result.latent[frame], lines[frame]),
+    }
+
+
+def save_strip(path: Path, model: LearnedModel, truth: Trajectory, result: Prediction, columns: int = 6) -> None:
+    """A picture of some frames of truth and prediction, and of the error over time."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -167,15 +204,9 @@ def save_pictures(
 
     space: dict[str, Any] = {} if truth.dim == 2 else {"projection": "3d"}
     error = 1e3 * np.sqrt(squared_errors(truth, result.positions))
-    lines = contact_lines(model, truth, result)
-    empty = np.zeros((0, 2, truth.dim))
-    rows = {
-        "ground truth": lambda frame: (truth.positions[frame], empty[:, 0], empty),
-        "prediction": lambda frame: (result.positions[frame], result.latent[frame], lines[frame]),
-    }
     figure = plt.figure(figsize=(2 * columns, 6), layout="constrained")
     grid = figure.add_gridspec(3, columns, height_ratios=[2, 2, 1])
-    for row, (name, content) in enumerate(rows.items()):
+    for row, (name, content) in enumerate(_rows(model, truth, result).items()):
         for column, frame in enumerate(np.linspace(0, truth.frames, columns).round().astype(int)):
             axis = figure.add_subplot(grid[row, column], **space)
             _frame_axes(axis, truth)
@@ -187,8 +218,19 @@ def save_pictures(
     axis = figure.add_subplot(grid[2, :])
     axis.plot(FRAME * np.arange(len(error)), error)
     axis.set(xlabel="time (s)", ylabel="rms error (mm)", ylim=(0, None))
-    figure.savefig(folder / "strip.png", dpi=110)
+    figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def save_video(path: Path, model: LearnedModel, truth: Trajectory, result: Prediction) -> None:
+    """An MP4 of truth and prediction side by side, with the error so far."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    space: dict[str, Any] = {} if truth.dim == 2 else {"projection": "3d"}
+    error, rows = 1e3 * np.sqrt(squared_errors(truth, result.positions)), _rows(model, truth, result)
     frames = []
     figure = plt.figure(figsize=(8, 4.6), dpi=80)
     for frame in range(len(error)):
@@ -203,12 +245,13 @@ def save_pictures(
         canvas.draw()
         frames.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
     plt.close(figure)
-    atomic_write(folder / "rollout.mp4", encode_video(np.stack(frames), 25, crf=20))
-    return {"strip": str(folder / "strip.png"), "video": str(folder / "rollout.mp4")}
+    atomic_write(path, encode_video(np.stack(frames), 25, crf=20))
 
 
 def record_simulator(model: LearnedModel, truth: Trajectory, folder: Path) -> dict[str, str]:
     """Recording, video and strip of a scene, into the run folder."""
     result = predict(model, [truth], truth.frames)[0]
-    write_recording(folder / "recording.rrd", model, truth, result)
-    return {"recording": str(folder / "recording.rrd"), **save_pictures(folder, model, truth, result)}
+    paths = {"recording": "recording.rrd", "strip": "strip.png", "video": "rollout.mp4"}
+    for name, save in (("recording", write_recording), ("strip", save_strip), ("video", save_video)):
+        save(folder / paths[name], model, truth, result)
+    return {name: str(folder / path) for name, path in paths.items()}

@@ -1,4 +1,4 @@
-"""What PushSoft and SortSoft share: a finger pushes a soft body over a table, seen from above.
+"""What PushSoft and SortSoft share: a finger pushes a soft body over a table, seen from above and from the finger.
 
 The finger is kinematic, the body slides with drag. `backend` says what moves the body: the ground truth (MuJoCo flex)
 or a learned simulator from a file; spaces, seeds, pictures and expert are the same.
@@ -15,7 +15,7 @@ from sims.state import VERSION, Body, Pusher, Scene
 
 from ..base import DelayedEvidenceBase, Expert, Phase
 from .expert import PushExpert, reach, turned_by
-from .render import PlaneRenderer
+from .render import VIEWS, PlaneRenderer
 from .world import SoftWorld
 
 DRAG = 8.0  # 1/s
@@ -49,7 +49,7 @@ class SoftEnv(DelayedEvidenceBase):
     @staticmethod
     def demonstrations_version(options: dict[str, Any]) -> int:
         """Raised whenever the same seeds give other demonstrations."""
-        return VERSION
+        return 10 * VERSION + 1
 
     def __init__(
         self, backend: str = "mujoco", simulator: str | None = None, image_size: int = 64, on_ood: str = "truncate",
@@ -67,7 +67,7 @@ class SoftEnv(DelayedEvidenceBase):
         image = gymnasium.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
         self.observation_space = gymnasium.spaces.Dict(
             {
-                "pixels": gymnasium.spaces.Dict({"overhead": image}),
+                "pixels": gymnasium.spaces.Dict({name: image for name in VIEWS}),
                 "agent_pos": gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32),
             }
         )
@@ -190,7 +190,7 @@ class SoftEnv(DelayedEvidenceBase):
     def _observation(self) -> dict[str, Any]:
         self._show()
         return {
-            "pixels": {"overhead": self.renderer.picture(self.image_size)},
+            "pixels": {name: self.renderer.picture(self.image_size, name) for name in VIEWS},
             "agent_pos": self.finger.astype(np.float32),
         }
 

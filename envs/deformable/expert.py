@@ -119,7 +119,7 @@ class PushExpert:
     def action(self) -> ExpertAction:
         label = self.env.clip(self._target())
         if self.astray == 0 and self.rng.random() < ASTRAY:
-            self.astray = int(self.rng.integers(5, 25))
+            self.astray = int(self.rng.integers(5, 20))
             self.shove = turned(label - self.env.finger, self.rng.normal(0, 0.6)) * self.rng.uniform(0.6, 1.2)
         executed = label
         if self.astray:

@@ -9,14 +9,14 @@ from sims.shapes import Mesh
 
 from ..base import new_renderer
 
-VIEW = 0.86  # m, side of what the camera sees
+VIEWS = {"overhead": 0.86, "wrist": 0.3}  # m, side of what the cameras see; that of the wrist goes with the finger
 HEIGHT = 0.02  # m, at which bodies lie above the table
 BODY = (0.55, 0.55, 0.58, 1)
 FINGER, TABLE = (0.15, 0.15, 0.15, 1), (0.86, 0.84, 0.80, 1)
 
 
 class PlaneRenderer:
-    """A camera above the table.
+    """Cameras above the table and above the finger.
 
     Args:
         mesh: of the soft body.
@@ -33,13 +33,15 @@ class PlaneRenderer:
             'contype="0" conaffinity="0"/></body>'
             for m in marks
         )
+        angle = {name: 2 * np.degrees(np.arctan(side / 2)) for name, side in VIEWS.items()}  # from a height of 1 m
         xml = f"""<mujoco>
           <visual><headlight ambient="0.5 0.5 0.5" diffuse="0.4 0.4 0.4" specular="0 0 0"/><quality shadowsize="0"/>
             <global offwidth="640" offheight="640"/></visual>
           <worldbody>
             <geom name="table" type="plane" size="2 2 0.1" rgba="{" ".join(map(str, TABLE))}"/>
-            <camera name="overhead" pos="0 0 1" fovy="{2 * np.degrees(np.arctan(VIEW / 2)):.4f}"/>
-            <body name="finger" mocap="true"><geom name="finger" type="cylinder" size="{finger_radius} 0.03"
+            <camera name="overhead" pos="0 0 1" fovy="{angle["overhead"]:.4f}"/>
+            <body name="finger" mocap="true"><camera name="wrist" pos="0 0 0.97" fovy="{angle["wrist"]:.4f}"/>
+              <geom name="finger" type="cylinder" size="{finger_radius} 0.03"
               rgba="{" ".join(map(str, FINGER))}" contype="0" conaffinity="0"/></body>{shapes}
             <body name="soft"><flexcomp name="soft" type="direct" dim="2" mass="1" radius="0.001" rigid="true"
               rgba="{" ".join(map(str, BODY))}" point="{text}" element="{elements}">
@@ -54,6 +56,7 @@ class PlaneRenderer:
         """Show the points (P, 2) of the soft body and the finger at (2,)."""
         self.data.mocap_pos[self.model.body("finger").mocapid[0]] = *finger, 0.03
         mujoco.mj_kinematics(self.model, self.data)
+        mujoco.mj_camlight(self.model, self.data)
         self.data.flexvert_xpos[:, :2], self.data.flexvert_xpos[:, 2] = body, HEIGHT
 
     def mark(self, name: str, pos: np.ndarray, angle: float = 0.0) -> None:
@@ -65,7 +68,7 @@ class PlaneRenderer:
     def color(self, name: str, rgba: tuple[float, ...]) -> None:
         self.model.geom(name).rgba = rgba
 
-    def picture(self, size: int) -> np.ndarray:
+    def picture(self, size: int, camera: str = "overhead") -> np.ndarray:
         """(size, size, 3) uint8.
 
         Raises:
@@ -74,7 +77,7 @@ class PlaneRenderer:
         if size not in self.renderers:
             self.renderers[size] = new_renderer(self.model, size, size)
         renderer = self.renderers[size]
-        renderer.update_scene(self.data, "overhead")
+        renderer.update_scene(self.data, camera)
         return renderer.render()
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ import argparse
 import csv
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,8 @@ METHODS = {
     "trace + spread gates": ["memory.gate_span=2.5"],
     "trace + recall": ["trainer.recall=1"],
     "trace + recall, no teacher": ["trainer.recall=1", "trainer.teacher=none"],
+    "trace, no path noise": ["agent.path_noise=0"],
+    "trace, no address dropout": ["agent.address_dropout=0"],
     "trace, address without noise": ["agent.path_noise=0", "agent.address_dropout=0"],
     "trace + curriculum": [],  # begins with the weights of a run at a quarter of the delay
     "gru": ["memory=gru"],
@@ -40,7 +43,7 @@ METHODS = {
     "lru": ["memory=lru"],
     "lru, no teacher": ["memory=lru", "trainer.teacher=none"],
 }
-FEW = ("trace", "trace, no teacher", "gru")  # methods that demonstrations and delays are varied for
+FEW = ("trace", "trace, no teacher", "gru")  # methods that demonstrations and delays are varied for, if none is named
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,13 @@ class Case:
         return ROOT / "runs" / self.name
 
 
-def cases(part: str, seeds: list[int]) -> list[Case]:
+def cases(part: str, seeds: list[int], methods: Sequence[str] | None = None) -> list[Case]:
+    chosen = methods or (METHODS if part == "methods" else FEW)
     if part == "methods":
-        return [Case(method, seed) for seed in seeds for method in METHODS]
+        return [Case(method, seed) for seed in seeds for method in chosen]
     if part == "demonstrations":
-        return [Case(method, seed, n) for seed in seeds for n in (10, 25, 50, 100, 200) for method in FEW]
-    return [Case(method, seed, delay=DELAY * k) for seed in seeds for k in (1, 2, 3, 4) for method in FEW]
+        return [Case(method, seed, n) for seed in seeds for n in (10, 25, 50, 100, 200) for method in chosen]
+    return [Case(method, seed, delay=DELAY * k) for seed in seeds for k in (1, 2, 3, 4) for method in chosen]
 
 
 def find(case: Case, steps: int, jobs: int) -> list[Row]:
@@ -101,6 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = ["methods", "demonstrations", "delays"]
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), help=f"default: all, or {', '.join(FEW)}")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, of one thread each")
     parser.add_argument("--steps", type=int, default=2000, help="optimiser steps after which a run is given up")
@@ -118,7 +123,7 @@ def main() -> None:
         def do(case: Case) -> list[Row]:
             return find(case, options.steps, options.jobs)
 
-        in_parallel(cases(part, options.seeds), options.jobs, do, write)
+        in_parallel(cases(part, options.seeds, options.methods), options.jobs, do, write)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from trace_il.scores import write_results  # noqa: E402
 
 
 def signatures(rounds: int) -> list[Row]:
-    """Depth 3, 17 channels, float32 (iisignature: float64): 64 paths of 400 points at once; one more point of one."""
+    """Depth 3, 17 channels: 64 paths of 400 points at once; one more point of one."""
     import iisignature
     import pysiglib
 
@@ -42,7 +42,12 @@ def signatures(rounds: int) -> list[Row]:
     torch.set_num_threads(cores)
     rng = np.random.default_rng(0)
     path = torch.from_numpy(rng.standard_normal((64, 400, CHANNELS)).cumsum(1).astype(np.float32) * 0.05)
-    wide, here = path.double().numpy(), path.to(DEVICE)
+    wide, double, here = path.double().numpy(), path.double(), path.to(DEVICE)
+
+    def alone() -> None:
+        torch.set_num_threads(1)
+        sig.prefix_signature(double, 3)
+        torch.set_num_threads(cores)
 
     def streamed_by_pysiglib() -> None:
         stream = pysiglib.SigStream(CHANNELS, 3, n_jobs=cores)
@@ -51,11 +56,15 @@ def signatures(rounds: int) -> list[Row]:
         stream.sig_all()
 
     calls: dict[str, Callable[[], Any]] = {
-        f"ours, {cores} threads or {DEVICE.type}": lambda: sig.prefix_signature(here, 3),
-        "ours, every 5th prefix": lambda: sig.prefix_signature(here, 3, 5),
-        "iisignature, one thread": lambda: [iisignature.sig(one, 3, 2) for one in wide],
-        f"pysiglib SigStream, {cores} jobs": streamed_by_pysiglib,
+        f"ours, {cores} threads, float32": lambda: sig.prefix_signature(path, 3),
+        f"ours, {cores} threads, float32, every 5th prefix": lambda: sig.prefix_signature(path, 3, 5),
+        "ours, one thread, float64": alone,
+        "iisignature, one thread (it has no more), float64": lambda: [iisignature.sig(one, 3, 2) for one in wide],
+        f"pysiglib SigStream, {cores} jobs, float32": streamed_by_pysiglib,
     }
+    if DEVICE.type == "cuda":
+        calls["ours, cuda, float32"] = lambda: sig.prefix_signature(here, 3)
+        calls["pysiglib, cuda, float32, last prefix alone"] = lambda: pysiglib.signature(here, 3)
     times = {name: float(np.median(v)) for name, v in milliseconds(calls, max(5, rounds // 60)).items()}
     ours = next(iter(times.values()))
     rows = [{"prefixes of 64 x 400": name, "ms": ms, "over_ours": ms / ours} for name, ms in times.items()]
@@ -76,7 +85,7 @@ def signatures(rounds: int) -> list[Row]:
         f"pysiglib, {points} points from the start": lambda: pysiglib.signature(one, 3),
         f"iisignature, {points} points from the start": lambda: iisignature.sig(wide[0], 3),
     }
-    times = {name: float(np.median(v)) for name, v in milliseconds(online, rounds).items()}
+    times = {name: float(np.median(v)) for name, v in milliseconds(online, rounds // 20, 50).items()}
     return rows + [{"one more point": name, "ms": ms, "over_ours": ms / times["ours"]} for name, ms in times.items()]
 
 
@@ -121,12 +130,12 @@ def steps_per_second(period: int, steps: int) -> float:
     return steps / (time.perf_counter() - begin)
 
 
-PARTS = {
-    "control": control,
-    "training": training,
-    "signatures": signatures,
-    "environment": environment,
-    "parameters": parameters,
+PARTS = {  # and what tells one row from another: what was measured on another device stays
+    "control": (control, ("policy", "sizes", "pixels", "form", "device", "part")),
+    "training": (training, ("training", "device")),
+    "signatures": (signatures, ("prefixes of 64 x 400", "one more point")),
+    "environment": (environment, ("environment", "processes")),
+    "parameters": (parameters, ("part",)),
 }
 
 
@@ -136,9 +145,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=300, help="repetitions of the shortest calls")
     options = parser.parse_args()
     for part in options.parts:
-        rows = PARTS[part](options.rounds)
+        measure, key = PARTS[part]
+        rows = measure(options.rounds)
         print(*rows, sep="\n", flush=True)
-        write_results(HERE / f"results/{part}.json", [0], rows)
+        write_results(HERE / f"results/{part}.json", [0], rows, key)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,10 @@ COLUMNS = (
     ("angular_momentum_drift", "angular", "{:.1e}"),
     ("kinetic_energy_error", "energy error", "{:.3f}"),
     ("equivariance_float32", "equivariance, m", "{:.0e}"),
+    ("equivariance_float64", "in float64, m", "{:.0e}"),
+    ("equivariance_floor", "of the data, m", "{:.0e}"),
 )
+OURS, BASELINES = "EqCollide-style", ("GNS", "MeshGraphNets", "EGNN", "SEGNO")
 
 
 def _groups(rows: list[Row], *keys: str) -> dict[tuple[Any, ...], list[Row]]:
@@ -67,6 +70,22 @@ def _growth(rows: list[Row]) -> str:
     return _markdown(["exponent of growth with", "device", "bodies", "points", "batch"], lines)
 
 
+def _verdict(rows: list[Row]) -> str:
+    """By how much the error of ours is below that of the best learned baseline, on each test."""
+    lines = []
+    for (dim, times, test), block in _groups(rows, "dim", "times", "test").items():
+        errors = {sim: np.mean([row["mse"] for row in own]) for (sim,), own in _groups(block, "sim").items()}
+        known = {sim: error for sim, error in errors.items() if sim in BASELINES}
+        if OURS in errors and known:
+            best = min(known, key=lambda sim: known[sim])
+            below = 100 * (1 - errors[OURS] / known[best])
+            lines.append(
+                [f"{dim}D", str(times), test, f"{errors[OURS]:.2e}", f"{best}, {known[best]:.2e}", f"{below:.1f}"]
+            )
+    header = ["", "times the steps", "test", f"{OURS}, MSE, m^2", "best learned baseline", "below it by %"]
+    return f"{_markdown(header, lines)}\n\n" if lines else ""
+
+
 def simulators_table(about: Row) -> str:
     """A block for each test (mean over seeds, each seed's MSE); costs and learning curves are one table each."""
     rows = about["rows"]
@@ -87,7 +106,7 @@ def simulators_table(about: Row) -> str:
         lines = [[*map(str, case), f"{own[-1]['step']}", f"{min(row['mse'] for row in own):.2e}"] for case, own in runs]
         header = ["simulator", "dim", "seed", "times", "steps", "least validation MSE, m^2"]
         return f"{_markdown(header, lines)}\n\n"
-    text = ""
+    text = _verdict(rows)
     for (dim, times), own in _groups(rows, "dim", "times").items():
         for (test,), block in _groups(own, "test").items():
             lines = []
