@@ -54,7 +54,7 @@ ARMS: dict[str, tuple[str, ...]] = {
 }
 UNTRAINED = ("constant velocity", "rigid flight")
 BUDGET = 240.0  # s of one core that a training takes, without validation
-SIZES = {"64 wide, 6 layers": (), "32 wide, 4 layers": ("sim.width=32", "sim.layers=4")}
+SIZES = {"64 wide, 6 layers": ("sim.width=64", "sim.layers=6"), "32 wide, 4 layers": ("sim.width=32", "sim.layers=4")}
 GRAPHS = {
     f"{size}, rate {rate}, {how}": (f"trainer.learning_rate={rate}", *own, *words)
     for size, own in SIZES.items()
