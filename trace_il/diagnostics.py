@@ -146,16 +146,17 @@ class LinearProbe:
 
 
 @torch.inference_mode()
-def analyse(agent: Agent, folder: Path, result: Rollout) -> None:
+def analyse(agent: Agent, folder: Path, result: Rollout, edited: bool = False) -> None:
     """Add to a recording what the memory of the run in `folder` did.
 
     How a TRACE memory would have routed on changed paths; the cue that the run's linear probe reads from the slots,
-    if experiments/diagnostics fitted one; and what each slot remembers, if the run was trained with recall.
+    if experiments/diagnostics fitted one; and what each slot remembers, if the run was trained with recall. Routes are
+    those of an untouched memory, so they are left out where the memory was `edited`.
     """
     data = result.recording
     assert data is not None
     slots = torch.from_numpy(np.stack(data.slots))
-    if isinstance(agent.memory, TraceMemory):
+    if isinstance(agent.memory, TraceMemory) and not edited:
         images = torch.from_numpy(np.stack([data.images[step] for step in data.ticks])).unsqueeze(0)
         alike = route_similarity(agent, images, torch.from_numpy(np.stack(data.states)).unsqueeze(0))
         data.curves["route_similarity"] = {name: values.numpy() for name, values in alike.items()}
@@ -163,6 +164,6 @@ def analyse(agent: Agent, folder: Path, result: Rollout) -> None:
         chances = LinearProbe.load(folder / PROBE)(slots.flatten(1)).softmax(-1).numpy()
         data.curves["probe"] = {f"cue {cue} in the slots": chances[:, cue] for cue in range(chances.shape[1])}
     head = load_recall(folder / "checkpoints/last.ckpt", agent)
-    if head is not None:
+    if head is not None and agent.memory.slots_stay:
         address, strength = (torch.from_numpy(np.stack(part)) for part in (data.address, data.write_strength))
         data.remembered = (255 * head.remembered(slots, address, strength)).to(torch.uint8).numpy()

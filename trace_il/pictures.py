@@ -78,7 +78,7 @@ def save_strip(path: Path, result: Rollout, spec: dict[str, Any], columns: int =
         axis.tick_params(labelsize=7)
         figure.colorbar(picture, ax=axis, pad=0.005, aspect=8).ax.tick_params(labelsize=6)
     axes[-1].set_xlabel("control step", fontsize=8)
-    outcome = {-1: "branch not reached", 0: "wrong branch", 1: "right branch"}[result.branch_correct]
+    outcome = {-1: "branch not reached", 0: "wrong branch", 1: "correct branch"}[result.branch_correct]
     figure.suptitle(
         f"seed {result.seed}, cue {result.cue}: {outcome}, progress {100 * result.progress:.0f} %", fontsize=10
     )

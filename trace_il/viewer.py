@@ -103,7 +103,7 @@ def log_rollout(rec: rr.RecordingStream, root: str, result: Rollout, spec: dict[
     labels = [PHASES[info[i].get("phase", 0)] for i in change]
     rec.send_columns(lane, _time(change, spec["control_hz"]), rr.StateChange.columns(state=labels))
     _scene(rec, root, data.scene, at_steps)
-    outcome = {-1: "not reached", 0: "wrong", 1: "right"}[result.branch_correct]
+    outcome = {-1: "not reached", 0: "wrong", 1: "correct"}[result.branch_correct]
     text = (
         f"seed {result.seed}, cue {result.cue}: {result.steps} steps, progress {100 * result.progress:.0f} %, "
         f"branch {outcome}, {'success' if result.success else 'no success'}"
@@ -265,7 +265,7 @@ def record(
     check_compatible(controller, env, str(folder))
     result = rollout(controller, env, seed, record=True, cue=cue)
     env.close()
-    analyse(controller.agent, folder, result)
+    analyse(controller.agent, folder, result, edited=clear_memory)
     return result, policy_spec(controller)
 
 
@@ -279,8 +279,8 @@ def record_intervention(
     rollouts = intervene(controller.agent, env, seed, [kind], cue, record=True)
     env.close()
     spec = policy_spec(controller)
-    for result in rollouts.values():
-        analyse(controller.agent, folder, result)
+    for name, result in rollouts.items():
+        analyse(controller.agent, folder, result, edited=name == kind)
     return {name: (result, spec) for name, result in rollouts.items()}
 
 

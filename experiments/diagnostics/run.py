@@ -66,7 +66,11 @@ def module(config: TrainConfig, root: Path, episodes: int, together: int = 1) ->
 
 
 def routes(trained: Trained, _options: argparse.Namespace) -> list[Row]:
-    """Route similarity and branch consistency (TRACE, diagnostics), 0 to 100, mean over held-out demonstrations."""
+    """Route similarity and branch consistency (TRACE, diagnostics), 0 to 100, mean over held-out demonstrations.
+
+    Similarity is a cosine of weights that are never negative, so it is not zero for routes that have nothing to do with
+    each other: what routing to all slots alike has, and the same routing in a random order of the ticks, stand beside.
+    """
     agent, scores = trained.agent, {}
     for number in trained.data.held_out_numbers:
         batch = trained.data.episodes.batch([number])
@@ -85,9 +89,13 @@ def routes(trained: Trained, _options: argparse.Namespace) -> list[Row]:
             agree = np.mean([a == b for a, b in zip(own, decided or [], strict=True)])
             entry = scores.setdefault(name, [])
             entry.append([100 * float(route), 100 * (0.5 * (1 + float(alike)) / 2 + 0.5 * agree), 100 * agree])
+        before, rng = reference.routing[: branch[0]], np.random.default_rng(number)
+        nothing = {"(all slots alike)": torch.ones_like(before), "(ticks shuffled)": before[rng.permutation(branch[0])]}
+        for name, routing in nothing.items():
+            scores.setdefault(name, []).append([100 * float(cosine(routing, before, dim=-1).mean())])
     keys = ("route_similarity", "branch_consistency", "decision_agreement")
     return [
-        {"transform": name, "episodes": len(v), **dict(zip(keys, np.mean(v, axis=0).tolist(), strict=True))}
+        {"transform": name, "episodes": len(v), **dict(zip(keys, np.mean(v, axis=0).tolist(), strict=False))}
         for name, v in scores.items()
     ]
 

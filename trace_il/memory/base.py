@@ -41,6 +41,7 @@ class Memory(nn.Module):
     """
 
     demonstrations: int = 0  # training episodes that the memory keeps at deployment; see `keep`
+    slots_stay: bool = True  # whether a slot is what it was before but for what is written; else they move on
 
     def __init__(self, content_dim: int, address_dim: int, slots: int, width: int) -> None:
         super().__init__()

@@ -33,6 +33,8 @@ class RetrievalMemory(Memory):
         ahead: ticks from an entry to "what came next".
     """
 
+    slots_stay = False
+
     bank_keys: Tensor  # (M, Q + E): address and h of each entry
     bank_values: Tensor  # (M, 2 E): h, and the content `ahead` ticks later
     bank_scene: Tensor  # (M,), -1 where the bank is not filled

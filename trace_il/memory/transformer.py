@@ -20,6 +20,8 @@ class TransformerMemory(Memory):
     The state holds the entries, oldest first, and one more row: the number of ticks seen.
     """
 
+    slots_stay = False
+
     def __init__(
         self, content_dim: int, address_dim: int, slots: int = 16, width: int = 64, heads: int = 4, stride: int = 4
     ) -> None:

@@ -76,6 +76,18 @@ def visits_from_above(graph: ViewGraph, place: Place) -> tuple[np.ndarray, np.nd
     return cells, np.bincount(inverse.ravel(), weights=np.array(graph.visits, float), minlength=len(cells))
 
 
+def edges_from_above(graph: ViewGraph, place: Place) -> np.ndarray:
+    """Ends (E, 2, 2) of the edges that lead from one place to another, m, each once."""
+    forward, _ = graph.tables()
+    ends = np.stack([np.broadcast_to(np.arange(len(graph))[:, None], forward.shape), forward], axis=-1).reshape(-1, 2)
+    places = place.metric[graph.nodes][:, :2][ends]
+    apart = places[np.abs(places[:, 0] - places[:, 1]).max(1) > 1e-6].round(6)
+    first, second = apart[:, 0].T, apart[:, 1].T
+    swap = (first[0] > second[0]) | ((first[0] == second[0]) & (first[1] > second[1]))
+    apart[swap] = apart[swap, ::-1]
+    return np.unique(apart, axis=0)
+
+
 def write_recording(path: Path, shown: Shown) -> None:
     """Write one .rrd."""
     import matplotlib
@@ -116,6 +128,8 @@ def write_recording(path: Path, shown: Shown) -> None:
         if shown.graphs:
             cells, count = visits_from_above(shown.graphs[-1], place)
             shades = matplotlib.colormaps["viridis"](np.log1p(count) / np.log1p(count.max()))
+            edges = [_up(ends) for ends in edges_from_above(shown.graphs[-1], place)]
+            rec.log("above/edges", rr.LineStrips2D(edges, colors=(150, 150, 150), radii=0.005), static=True)
             visits = rr.Points2D(_up(cells), colors=(255 * shades).astype(np.uint8), radii=0.05)
             rec.log("above/visits", visits, static=True)
         if shown.iterations:
@@ -155,6 +169,7 @@ def save_picture(path: Path, shown: Shown, columns: int = 6) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.collections import LineCollection
     from matplotlib.patches import Rectangle
 
     place = shown.place
@@ -167,6 +182,8 @@ def save_picture(path: Path, shown: Shown, columns: int = 6) -> None:
         axis.annotate(piece.kind, tuple((low + high) / 2), ha="center", va="center", fontsize=6)
     if shown.graphs:
         cells, count = visits_from_above(shown.graphs[-1], place)
+        lines = LineCollection(list(edges_from_above(shown.graphs[-1], place)), color="0.7", linewidth=0.6, zorder=0.5)
+        axis.add_collection(lines)
         dots = axis.scatter(cells[:, 0], cells[:, 1], c=count, s=14, norm="log", cmap="viridis", zorder=1)
         figure.colorbar(dots, ax=axis, label="visits", shrink=0.7)
     jitter = np.random.default_rng(0).normal(0, 0.02, (len(shown.taken.nodes), 2))
