@@ -170,6 +170,7 @@ def mean_table(about: Row) -> str:
 def diagnostics_plot(contents: list[Row]) -> Figure:
     """The probe's curves, one panel a task, and what interventions do."""
     by_part = {next(key for key in PART_OF if key in about["rows"][0]): about["rows"] for about in contents}
+    by_part = {part: [row for row in rows if row["memory"] == "trace"] for part, rows in by_part.items()}
     tasks = list(dict.fromkeys(row["task"] for rows in by_part.values() for row in rows))
     figure, axes = plt.subplots(2, len(tasks), figsize=(4.5 * len(tasks), 6), layout="constrained", squeeze=False)
     for column, task in enumerate(tasks):

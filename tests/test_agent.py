@@ -13,12 +13,24 @@ from trace_il.agent import Agent, AgentSpec, Controller
 from trace_il.build import build_agent, fit_content_norm
 from trace_il.checkpoint import load_agent
 from trace_il.cli import checked
-from trace_il.config import MEMORY_CONFIGS, ACTConfig, AgentConfig, DiffusionConfig, TrainConfig, register
+from trace_il.config import (
+    MEMORY_CONFIGS,
+    ACTConfig,
+    AgentConfig,
+    DiffusionConfig,
+    TrainConfig,
+    TrainerConfig,
+    register,
+)
 from trace_il.data.datamodule import EpisodeDataModule
+from trace_il.data.episodes import EpisodeBatch
 from trace_il.encoders import Encoder
 from trace_il.env_config import CorridorConfig
 from trace_il.export import script_controller
+from trace_il.learn import ImitationModule
 from trace_il.memory.base import Readout
+from trace_il.memory.teacher import AttentionTeacher
+from trace_il.policies.base import PolicyLoss
 
 D, C, SIZE, EVERY, STEPS = 4, 2, 32, 3, 17
 RELATIVE = (True, False, True, False)  # actions relative to the state
@@ -201,6 +213,44 @@ def test_contents_are_standardised_for_the_weights_that_are_kept(workplace):
     torch.testing.assert_close((norm.running_mean, norm.running_var), kept)
     torch.testing.assert_close(norm.running_mean, torch.stack([part.mean(0) for part in contents]).mean(0))
     torch.testing.assert_close(norm.running_var, torch.stack([part.var(0) for part in contents]).mean(0))
+
+
+def learner(**settings) -> tuple[ImitationModule, EpisodeBatch]:
+    """A learner with an attention teacher, in training, and a batch without padding."""
+    agent, config = make_agent(), TrainerConfig(**settings)
+    memory = agent.memory
+    teacher = AttentionTeacher(memory.content_dim, memory.address_dim, memory.slots, memory.width)
+    images, states = episode()
+    ticks = len(states[0, ::EVERY])
+    actions = torch.randn(2, ticks, 6, D, generator=torch.Generator().manual_seed(1))
+    nothing = torch.full((2, ticks), -1)
+    batch = EpisodeBatch(
+        images[:, ::EVERY], states, actions, torch.zeros(2, ticks, 6, dtype=torch.bool),
+        torch.ones(2, ticks, dtype=torch.bool), torch.tensor([0, 1]), nothing, torch.zeros(2, dtype=torch.long),
+    )  # fmt: skip
+    return ImitationModule(agent, teacher, None, None, config, 0).train(), batch  # type: ignore[arg-type]
+
+
+def test_residual_weights_are_larger_where_a_policy_without_a_past_errs_more():
+    module, batch = learner(residual=0.5)
+    errors = module.agent.targets(batch.actions, batch.states[:, ::EVERY]).flatten(0, 1).square().mean(-1)
+
+    def loss(features, readouts, target, is_pad):  # errors that depend on the target alone
+        return PolicyLoss([target.square().mean(-1) for _ in readouts], {}, target)
+
+    module.agent.policy.loss = loss
+    weighted = (errors * (1 + 0.5 * (errors / errors.mean() - 1))).mean()
+    assert weighted > 1.1 * errors.mean()
+    torch.testing.assert_close(module.losses(batch)[0]["imitation"], weighted)
+    module.settings.residual = 0.0
+    torch.testing.assert_close(module.losses(batch)[0]["imitation"], errors.mean())
+
+
+def test_distillation_moves_the_memory_to_the_teacher_and_not_the_teacher():
+    module, batch = learner(distillation=0.3)
+    module.losses(batch)[0]["distillation"].backward()
+    assert all(p.grad is None or not p.grad.any() for p in module.teacher.parameters())
+    assert any(p.grad is not None and p.grad.any() for p in module.agent.memory.parameters())
 
 
 @pytest.mark.parametrize("memory", MEMORY_CONFIGS)

@@ -5,13 +5,14 @@
     probe          can the cue be read from the memory by a linear map, from when and until when?
     interventions  slots reset, frozen or swapped in closed loop; does the decision follow the memory?
 
-Uses the TRACE runs of the tables and trains those that are missing. Paths are those of held-out demonstrations.
-Writes results/<part>.json; `python experiments/report.py diagnostics` makes tables and plots from them.
+Uses the runs of the tables, of TRACE or of other memories, and trains those that are missing. Paths are those of
+held-out demonstrations. Writes results/<part>.json; `python experiments/report.py diagnostics` makes tables and plots.
 """
 
 import argparse
 import sys
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from torch import Tensor
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
 
-from common import ROOT, SETTINGS, Case, Row, collect, in_parallel, program, train  # noqa: E402
+from common import MEMORIES, ROOT, SETTINGS, Case, Row, collect, in_parallel, program, train  # noqa: E402
 
 from envs.base import Phase  # noqa: E402
 from trace_il.agent import Agent  # noqa: E402
@@ -221,22 +222,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=["medicine", "book", "two bits"])
+    parser.add_argument("--policies", nargs="+", choices=["act", "diffusion"], default=["act"])
+    parser.add_argument("--memories", nargs="+", choices=MEMORIES, default=["trace"], help="routes are TRACE's alone")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--episodes", type=int, default=20, help="rollouts of each intervention and run")
     parser.add_argument("--jobs", type=int, default=2, help="runs trained at a time, where they are missing")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    cases = [Case(setting, "act", "trace", seed) for setting in options.settings for seed in options.seeds]
+    words = product(options.settings, options.policies, options.memories, options.seeds)
+    cases = [Case(*own) for own in words]
     for setting in options.settings:
         collect(setting)
     in_parallel(cases, options.jobs, lambda case: [train(case.name, case.overrides, options.jobs)], lambda _: None)
     for part in options.parts:
         rows: list[Row] = []
         for case in cases:
+            if part == "routes" and case.memory != "trace":
+                continue
             found = PARTS[part](load(case), options)
-            rows += [{"task": case.setting, "seed": case.seed, **row} for row in found]
-            print(part, case.setting, case.seed, *found, sep="\n", flush=True)
-            write_results(HERE / f"results/{part}.json", options.seeds, rows, ("task", "seed"))
+            labels = {"task": case.setting, "policy": case.policy, "memory": case.memory, "seed": case.seed}
+            rows += [{**labels, **row} for row in found]
+            print(part, case, *found, sep="\n", flush=True)
+            write_results(HERE / f"results/{part}.json", options.seeds, rows, ("task", "policy", "memory", "seed"))
 
 
 if __name__ == "__main__":

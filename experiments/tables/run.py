@@ -2,7 +2,7 @@
 
     main        five tasks, ACT and diffusion, without a memory and with TRACE
     memories    every memory with distractors and twice the delay, and with two bits in one episode
-    ablations   TRACE with a part left out or a size changed, on the two bits
+    ablations   TRACE with a part left out or a size changed, on the two bits, and on Medicine and Book as above
     pretraining five tasks with 25 demonstrations, with and without an encoder that learned from views before
 
 Every run is `python train.py ...` with the default configuration but for what its row says, on the same
@@ -45,7 +45,8 @@ def cases(table: str, seeds: list[int]) -> list[Case]:
         return [Case(setting, "act", memory, seed) for seed in seeds for memory in MEMORIES for setting in hard]
     if table == "pretraining":
         return [Case(task, "act", arm, seed) for seed in seeds for arm in PRETRAINING for task in TASKS]
-    return [Case("two bits", "act", ablation, seed) for seed in seeds for ablation in ABLATIONS]
+    on = ("two bits", "medicine, hard", "book, hard")
+    return [Case(setting, "act", ablation, seed) for seed in seeds for setting in on for ablation in ABLATIONS]
 
 
 def main() -> None:
