@@ -99,7 +99,7 @@ def simulator_table(scores: dict[str, dict[str, Any]], title: str) -> Any:
     from rich.table import Table
 
     table = Table(title=title)
-    columns = ("simulator", "scenes", "MSE", "median", "last frame", "diverged", "gap mm", "impact")
+    columns = ("simulator", "scenes", "MSE", "median", "last frame", "diverged", "gap mm", "impact", "training, core s")
     for column in columns:
         table.add_column(column, justify="left" if column == "simulator" else "right", overflow="fold")
     for name, s in scores.items():
@@ -113,6 +113,7 @@ def simulator_table(scores: dict[str, dict[str, Any]], title: str) -> Any:
             f"{100 * s['diverged']:.0f} %",
             "-" if contact[0] is None else f"{1e3 * contact[0]:.1f}",
             "-" if contact[1] is None else f"{contact[1]:.1f}",
+            f"{s.get('cpu_seconds', 0.0):.0f}",
         )
     return table
 
