@@ -4,6 +4,7 @@ python view.py run=runs/NAME [seed=...] [cue=...]           native window
 python view.py run=runs/NAME --web [--port 9090]            in a browser
 python view.py run=runs/NAME --save out.rrd                 a file, opened later with: python view.py file=out.rrd
 python view.py run=runs/NAME intervention=swap               untouched beside the same seed with a changed memory
+python view.py run=runs/NAME env.delay=2                     the policy in another environment, as of evaluate.py
 python view.py compare run=runs/A run=runs/B [seed=...]     two memories on the same seed, side by side
 python view.py run=runs/soft_bodies_2d-eqcollide-0          a simulator beside the ground truth; --save out.mp4
 python view.py run=runs/view_planning-graph_distillation-0  a view graph from above and an episode; split=test
@@ -98,7 +99,8 @@ def main() -> None:
         raise UserError(f"--save {save} must end in .rrd, or in .mp4 for a simulator")
     comparison = "compare" in arguments
     runs = [word.removeprefix("run=") for word in arguments if word.startswith("run=")]
-    rest = [w for w in arguments if not w.startswith("run=") and w not in ("--web", "compare", "play")]
+    env_words = [word for word in arguments if word.startswith("env.")]
+    rest = [w for w in arguments if not w.startswith(("run=", "env.")) and w not in ("--web", "compare", "play")]
     options = parse(ViewOptions, rest)
     if options.seed < 0:
         raise UserError(f"seed={options.seed} must not be negative")
@@ -126,6 +128,8 @@ def main() -> None:
             if options.intervention is not None and (comparison or options.cleared):
                 raise UserError("intervention=... shows one run; leave out compare and cleared")
             for run in runs:
+                if env_words and run_kind(run) != "policy":
+                    raise UserError(f"{env_words[0]} is for policies, {run} is a {run_kind(run)}")
                 if path.suffix == ".mp4" and run_kind(run) != "simulator":
                     raise UserError(f"{run} is no simulator; --save {save} must end in .rrd (its videos/ have MP4s)")
                 if run_kind(run) != "policy":
@@ -134,7 +138,7 @@ def main() -> None:
                     break
                 if options.split != "train":
                     raise UserError(f"split={options.split} is for view planners, {run} is a policy")
-                config, run_folder = read_run(run)
+                config, run_folder = read_run(run, env_overrides=env_words)
                 if options.intervention is not None:
                     rollouts = record_intervention(config, run_folder, options.seed, options.intervention, options.cue)
                     break
