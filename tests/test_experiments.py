@@ -199,3 +199,16 @@ def test_a_results_file_keeps_what_was_measured_before(tmp_path):
     assert [[row["value"] for row in own["rows"]] for own in measured] == [[1], [4, 5]]
     assert [own["seeds"] for own in measured] == [[0, 1], [1]]
     assert [row["value"] for row in report.read(path.parent)[0]["rows"]] == [1, 4, 5]
+
+
+def test_policies_are_compared_on_the_scenes_that_they_share():
+    rng = np.random.default_rng(0)
+    easy = rng.random(50) < 0.5  # scenes that both decide
+    ours = [{"seed": seed, "each_branch": [1] * 50} for seed in (0, 1)]
+    other = [{"seed": seed, "each_branch": [int(own) for own in easy]} for seed in (0, 1)]
+    gain, low, high = (float(word.strip("[],")) for word in report.ahead(ours, other).split())
+    assert gain == pytest.approx(100 * (1 - easy.mean()), abs=0.1) and low < gain < high
+    assert gain - low < 17  # two runs on 50 scenes are no more than 50 scenes
+    assert gain - low > 10
+    assert report.ahead(ours, [{"seed": 5, "each_branch": [0] * 50}]) == ""  # another seed
+    assert report.ahead(ours[:1], [{"seed": 0}]) == ""  # outcomes were not kept
