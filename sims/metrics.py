@@ -48,8 +48,13 @@ def gaps(truth: Trajectory, positions: np.ndarray) -> np.ndarray:
     bodies = len(truth.young)
     surfaces, solids = _of_bodies(truth, truth.surface), _of_bodies(truth, truth.elements)
     out = np.full(len(positions), SEEN)
+    own = [positions[:, truth.body == body] for body in range(bodies)]
+    low, high = (np.stack([ends(points, axis=1) for points in own]) for ends in (np.min, np.max))  # (bodies, T, dim)
     for frame, now in enumerate(positions):
         for a, b in combinations(range(bodies), 2) if np.isfinite(now).all() else ():
+            apart = np.maximum(low[a, frame] - high[b, frame], low[b, frame] - high[a, frame])
+            if apart.max() >= out[frame]:
+                continue
             out[frame] = min(out[frame], surface_gap(now, (surfaces[a], surfaces[b]), (solids[a], solids[b]), SEEN))
     return out
 
