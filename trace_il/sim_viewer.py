@@ -141,7 +141,7 @@ def _parts(truth: Trajectory) -> list[tuple[np.ndarray, tuple[int, int, int]]]:
     """Triangles and color of each soft body."""
     faces = truth.elements if truth.dim == 2 else truth.surface
     return [
-        (faces[np.isin(faces[:, 0], np.flatnonzero(truth.body == body))], COLORS[body % len(COLORS)])
+        (faces[truth.body[faces[:, 0]] == body], COLORS[body % len(COLORS)])
         for body in range(len(truth.young))
     ]
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..dataset import FRAME
-from ..eqcollide.dynamics import Dynamics, Prepared, mlp
+from ..eqcollide.dynamics import Dynamics, Prepared
 from ..eqcollide.encoder import Statics
 from ..eqcollide.model import EqCollide
 
@@ -16,14 +16,7 @@ class TwinDynamics(Dynamics):
     """The networks are shown vectors, by their coordinates, beside the invariants: the same springs and pressures, but
     they can differ from one direction of space to another."""
 
-    def __init__(self, dim: int, width: int, context: int, *rest: Any) -> None:
-        super().__init__(dim, width, context, *rest)
-        self.spring = mlp(4 + 2 * context + 2 * dim, width, 2)
-        self.touch = mlp(5 + 3 * dim, 32, 1)
-        self.bounce = mlp(3 + 3 * dim, 32, 1)
-        with torch.no_grad():
-            for network in (self.spring, self.touch, self.bounce):
-                list(network.parameters())[-2].mul_(0.1)
+    vectors = (2, 3, 3)
 
     def ask(self, network: nn.Module, seen: Tensor, vectors: Sequence[Tensor], symmetric: bool = True) -> Tensor:
         around = torch.cat(list(vectors), dim=-1)

@@ -86,6 +86,8 @@ class Dynamics(nn.Module):
         ValueError: an unknown integrator, or no substeps.
     """
 
+    vectors = (0, 0, 0)  # that the networks of springs, of touch and of rigid surfaces are shown beside invariants
+
     def __init__(
         self, dim: int, width: int = 48, context: int = 16, radius: float = 0.0, substeps: int = 4,
         collide: bool = True, integrator: str = "euler",
@@ -98,9 +100,10 @@ class Dynamics(nn.Module):
         self.dim, self.substeps, self.collide, self.integrator = dim, substeps, collide, integrator
         self.radius = radius or {2: 0.02, 3: 0.03}[dim]
         self.context = mlp(2, 32, context)
-        self.spring = mlp(4 + 2 * context, width, 2)
-        self.touch = mlp(5, 32, 1)
-        self.bounce = mlp(3, 32, 1)
+        shown = [number * dim for number in self.vectors]
+        self.spring = mlp(4 + 2 * context + shown[0], width, 2)
+        self.touch = mlp(5 + shown[1], 32, 1)
+        self.bounce = mlp(3 + shown[2], 32, 1)
         with torch.no_grad():
             for network in (self.spring, self.touch, self.bounce):
                 list(network.parameters())[-2].mul_(0.1)  # weights of the last layer

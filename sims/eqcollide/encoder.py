@@ -69,7 +69,7 @@ def controls(trajectory: Trajectory, count: int) -> list[tuple[np.ndarray, Contr
     out = []
     for number in range(len(trajectory.young)):
         own = np.flatnonzero(trajectory.body == number)
-        surface = trajectory.surface[np.isin(trajectory.surface[:, 0], own)] - own[0]
+        surface = trajectory.surface[trajectory.body[trajectory.surface[:, 0]] == number] - own[0]
         key = trajectory.rest[own].tobytes() + trajectory.mass[own].tobytes() + surface.astype(np.int64).tobytes()
         out.append((own, _controls(key, trajectory.dim, len(own), count)))
     return out
