@@ -21,9 +21,9 @@ COLUMNS = (
     ("momentum_drift", "momentum drift", "{:.1e}"),
     ("angular_momentum_drift", "angular", "{:.1e}"),
     ("kinetic_energy_error", "energy error", "{:.3f}"),
-    ("equivariance_float32", "equivariance, m", "{:.0e}"),
+    ("equivariance_float32", "equivariance of a frame, m", "{:.0e}"),
     ("equivariance_float64", "in float64, m", "{:.0e}"),
-    ("equivariance_floor", "of the data, m", "{:.0e}"),
+    ("equivariance_floor", "ground truth's own, rms of the last frame, m", "{:.0e}"),
 )
 OURS, BASELINES = "EqCollide-style", ("GNS", "MeshGraphNets", "EGNN", "SEGNO")
 
