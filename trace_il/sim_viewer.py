@@ -140,10 +140,7 @@ def wall_corners(truth: Trajectory) -> list[np.ndarray]:
 def _parts(truth: Trajectory) -> list[tuple[np.ndarray, tuple[int, int, int]]]:
     """Triangles and color of each soft body."""
     faces = truth.elements if truth.dim == 2 else truth.surface
-    return [
-        (faces[truth.body[faces[:, 0]] == body], COLORS[body % len(COLORS)])
-        for body in range(len(truth.young))
-    ]
+    return [(faces[truth.body[faces[:, 0]] == body], COLORS[body % len(COLORS)]) for body in range(len(truth.young))]
 
 
 def _draw(axis: Any, truth: Trajectory, positions: np.ndarray, points: np.ndarray, lines: np.ndarray) -> None:
