@@ -170,14 +170,7 @@ class CompareRuns(Callback):
         from .scores import score_table, simulator_table, view_table
 
         if len(self.summaries) > 1:
-            rows = {
-                name: {
-                    **summary["scores"]["trained"],
-                    "cpu_seconds": summary.get("training", {}).get("cpu_seconds", 0.0),
-                }
-                for name, summary in self.summaries
-                if summary["scores"]
-            }
+            rows = {name: summary["scores"]["trained"] for name, summary in self.summaries if summary["scores"]}
             if not rows:
                 return
             table = simulator_table if "sim" in config else view_table if "view" in config else score_table

@@ -145,7 +145,7 @@ def simulator_job(config: SimulatorRunConfig) -> Path:
     path = folder / "summary.json"
     if summary is not None:
         console.print(f"{folder} is finished; overwrite=true makes it again, name=... makes another")
-        console.print(_table(summary))
+        console.print(simulator_table(summary["scores"], config.name))
         return path
     clock = PhaseClock()
     wanted = [
@@ -167,7 +167,7 @@ def simulator_job(config: SimulatorRunConfig) -> Path:
     clock.lap("training")
     save(folder / "simulator.pt", own, model, seen)
     scenes = dataset(settings, evaluation.scenes, config.data.frames, evaluation.seed)
-    scores = {"trained": judge(model, scenes, console)}
+    scores = {"trained": {**judge(model, scenes, console), "cpu_seconds": training.get("cpu_seconds", 0.0)}}
     clock.lap("evaluation")
     summary = {**provenance([config.seed]), "name": config.name, "scores": scores, "training": training}
     if evaluation.recording:
@@ -177,12 +177,7 @@ def simulator_job(config: SimulatorRunConfig) -> Path:
         clock.lap("recording")
     summary["seconds"] = {phase: round(value, 1) for phase, value in clock.seconds.items()}
     atomic_write(path, json.dumps(summary, indent=2).encode())
-    console.print(_table(summary))
+    console.print(simulator_table(scores, config.name))
     console.print("seconds: " + ", ".join(f"{phase} {value:.0f}" for phase, value in summary["seconds"].items()))
     console.print(f"written to {folder}")
     return path
-
-
-def _table(summary: dict[str, Any]) -> Any:
-    seconds = {"cpu_seconds": summary["training"].get("cpu_seconds", 0.0)}
-    return simulator_table({name: {**score, **seconds} for name, score in summary["scores"].items()}, summary["name"])

@@ -21,7 +21,7 @@ from ..delayed_evidence.robot import ACTION_HIGH, ACTION_LOW
 from ..delayed_evidence.scene import Factors, add_box
 from ..delayed_evidence.tasks import Layout, Progress, Task
 from .env import DRAG, YOUNG
-from .expert import GoalPose, PushExpert, reach, turned, turned_by, unit
+from .expert import REVISION, GoalPose, PushExpert, reach, turned, turned_by, unit
 from .world import SoftWorld
 
 TABLE = 0.40  # height of the table top, m
@@ -140,7 +140,7 @@ class PushSoftArmEnv(DelayedEvidenceEnv):
     @staticmethod
     def demonstrations_version(options: dict[str, Any]) -> int:
         """Raised whenever the same seeds give other demonstrations."""
-        return 10 * VERSION + 1
+        return 10 * VERSION + REVISION
 
     def put_up(self) -> None:
         super().put_up()

@@ -14,7 +14,7 @@ from sims.shapes import Mesh
 from sims.state import VERSION, Body, Pusher, Scene
 
 from ..base import DelayedEvidenceBase, Expert, Phase
-from .expert import PushExpert, reach, turned_by
+from .expert import REVISION, PushExpert, reach, turned_by
 from .render import VIEWS, PlaneRenderer
 from .world import SoftWorld
 
@@ -49,7 +49,7 @@ class SoftEnv(DelayedEvidenceBase):
     @staticmethod
     def demonstrations_version(options: dict[str, Any]) -> int:
         """Raised whenever the same seeds give other demonstrations."""
-        return 10 * VERSION + 1
+        return 10 * VERSION + REVISION
 
     def __init__(
         self, backend: str = "mujoco", simulator: str | None = None, image_size: int = 64, on_ood: str = "truncate",
