@@ -44,7 +44,7 @@ class EquivariantLayer(nn.Module):
         kind = edges.world.unsqueeze(-1).to(p)
         pair = [square, 10 * strain, length, kind, approach, relative.square().sum(-1, keepdim=True)]
         message = self.message(torch.cat([h[edges.receiver], h[edges.sender], *pair], dim=-1))
-        along, damp = self.push(message).unbind(-1)
+        along, damp = self.push(message).tanh().unbind(-1)
         pushed = offset * along.unsqueeze(-1) + relative * damp.unsqueeze(-1)
         change = torch.zeros_like(place).index_add(0, edges.receiver, pushed).view_as(p)
         change = change + (v / SPEED) * self.speed(h).view(*p.shape[:2], 1)
@@ -61,7 +61,8 @@ class EGNN(ParticleModel):
     """Layers move positions and velocities in turn; the frame's acceleration is what the velocities changed by.
 
     Beyond the paper: positions move by v dt / layers instead of v, messages are summed along the edges of the meshes,
-    whose rest lengths they know, and gravity is added as known.
+    whose rest lengths they know, gravity is added as known, and what a message pushes with is bounded by a tanh, an
+    option of the authors' code: without it training diverged.
 
     Args:
         dim: 2 or 3.
