@@ -16,6 +16,7 @@ from .memory.base import Readout
 from .memory.recall import RecallHead
 from .memory.teacher import AttentionTeacher
 
+SETTLED = 0.5  # share of the steps after which contents are standardised as at deployment
 COOL_DOWN = 0.3  # share of the steps over which the learning rate falls to zero
 ALIKE = 0.17  # gap between mean chunks, relative to the largest, below which they mean the same choice
 RESIDUAL_LIMIT = 10.0  # largest weight of a target, relative to the mean
@@ -165,16 +166,33 @@ class ImitationModule(pl.LightningModule):
         losses |= self.agent.memory.auxiliary_losses(readout, batch.valid)
         return losses, chunks.unflatten(0, batch.valid.shape)
 
+    @property
+    def settled(self) -> bool:
+        """Whether the statistics of contents stay what they are.
+
+        A batch is a scene or a few, with every cue. Standardised by it a cue stands out, and is found soon; but what
+        tells the scene from others is taken out, which deployment, that sees one tick at a time, cannot do. So the
+        second half of training uses the statistics that deployment uses.
+        """
+        return self.current_epoch >= SETTLED * self.settings.epochs
+
     def on_train_epoch_start(self) -> None:
+        if self.settled and self.current_epoch - 1 < SETTLED * self.settings.epochs:
+            fit_content_norm(self.agent, self.trainer.datamodule)  # type: ignore[attr-defined]
+        self._fill_bank()
+
+    def on_validation_epoch_start(self) -> None:
+        if not self.settled:
+            # With the averaged weights, so it is saved with them.
+            fit_content_norm(self.agent, self.trainer.datamodule)  # type: ignore[attr-defined]
+        self._fill_bank()
+
+    def _fill_bank(self) -> None:
         if self.agent.memory.demonstrations:
             fill_bank(self.agent, self.trainer.datamodule)  # type: ignore[attr-defined]
 
-    def on_validation_epoch_start(self) -> None:
-        # With the averaged weights, so it is saved with them.
-        fit_content_norm(self.agent, self.trainer.datamodule)  # type: ignore[attr-defined]
-        self.on_train_epoch_start()
-
     def on_train_batch_start(self, batch: EpisodeBatch, batch_idx: int) -> None:
+        self.agent.encoder.content_norm.train(not self.settled)
         torch.manual_seed((self.seed * 1_000_003 + self.global_step) * 1009 + self.global_rank)
 
     def training_step(self, batch: EpisodeBatch, batch_idx: int) -> Tensor:
