@@ -114,7 +114,7 @@ def test_the_environment():
     observation, *_ = env.step(blocked)
     assert observation["blocked"] == 1 and env.node == env.start
     env.step(Move.TURN_LEFT)
-    env.step(env.undo())
+    env.step(Move.TURN_RIGHT)
     assert env.node == env.start and env.render().shape == (224, 448, 3)
 
 

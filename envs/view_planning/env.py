@@ -6,7 +6,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from .lattice import INVERSE, MOVES, Move, arrived, breadth_first, descend, differences, difficulty
+from .lattice import MOVES, Move, arrived, breadth_first, descend, differences, difficulty
 from .tasks import Distances, Place
 
 BUDGET = 20  # moves of an episode: ten turns of two
@@ -89,6 +89,8 @@ class ViewPlanningEnv(gymnasium.Env):
         if not 0 <= fewest <= BUDGET:
             far = "there is no way" if fewest < 0 else f"it is {fewest} moves away, {BUDGET} are allowed"
             raise ValueError(f"target {self.goal} cannot be reached from {self.start}: {far}; choose another")
+        if not self.place.telling(self.goal):
+            raise ValueError(f"the view of target {self.goal} is of one colour and shows nothing; choose another")
         self.moves: list[int] = []
         self.node, self.blocked, self.over, self.success = self.start, False, False, False
         return self._observation(), self._info()
@@ -114,12 +116,6 @@ class ViewPlanningEnv(gymnasium.Env):
         """A shortest way to where it counts as arrived, then STOP."""
         way = descend(self.place.table, self.place.moves_left(self.goal), self.node)
         return Move(way[0]) if way else Move.STOP
-
-    def undo(self) -> Move:
-        """The move that takes the last one back."""
-        if not self.moves:
-            raise ValueError("no move has been made; there is nothing to undo")
-        return Move(int(INVERSE[self.moves[-1]]))
 
     def render(self) -> np.ndarray:
         pair = np.concatenate([self.place.views(np.array(node)) for node in (self.node, self.goal)], axis=1)

@@ -71,8 +71,11 @@ class Room:
             if all(apart):
                 out.append(piece)
                 if len(out) == count:
-                    break
-        return out
+                    return out
+        raise ValueError(
+            f"a room of {2 * self.half[0]:.1f} by {2 * self.half[1]:.1f} m has no place for {count} pieces of "
+            f"furniture; {len(out)} were placed, ask for fewer"
+        )
 
     def free(self, points: np.ndarray) -> np.ndarray:
         """Whether a camera can be at points (..., 3), m."""

@@ -77,6 +77,7 @@ class Place:
         self.split, self.index = split, index
         self.room = Room(SPLITS[split] + index, pieces)
         self.views = Views(self.room, size, folder)
+        self.told: dict[int, bool] = {}
 
     @property
     def lattice(self) -> Lattice:
@@ -107,6 +108,12 @@ class Place:
         away = np.stack(list(self.from_starts.values()))
         return int(((away >= 0) & (away <= moves)).any(0).sum())
 
+    def telling(self, node: int) -> bool:
+        """Whether the view of a node is more than one colour."""
+        if node not in self.told:
+            self.told[node] = telling(self.views(np.array(node)))
+        return self.told[node]
+
     def goals(self, goal: int) -> np.ndarray:
         """All nodes that count as arrived at the goal."""
         near = np.abs(self.metric[:, :3] - self.metric[goal, :3]).max(1) <= NEAR + 1e-6
@@ -131,7 +138,7 @@ class Place:
             hard = difficulty(self.metric[near], self.metric[start])
             near = near[(hard >= distances.least) & ((hard < SHORT) == short)]
             for goal in rng.choice(near, min(20, len(near)), replace=False):
-                if telling(self.views(goal)):
+                if self.telling(int(goal)):
                     d = float(difficulty(self.metric[goal], self.metric[start]))
                     return Episode(self.index, start, int(goal), d)
         raise ValueError(f"the room of seed {self.room.seed} has no target of {distances}; widen the distances")
@@ -155,7 +162,7 @@ class Place:
                 if len(path) == count and end != origin and (d < SHORT) == short:
                     paths.setdefault(end, path)
                 if len(paths) == CHOICES:
-                    if all(telling(self.views(node)) for node in (origin, *paths)):
+                    if all(self.telling(node) for node in (origin, *paths)):
                         answer = int(rng.integers(CHOICES))
                         d = float(difficulty(self.metric[tuple(paths)[answer]], self.metric[origin]))
                         return Item(self.index, origin, tuple(paths), tuple(paths.values()), answer, d)

@@ -8,13 +8,14 @@
     inverse         which one move led from a view to the next
     arrived         whether the target has been reached, else how to go on
 
-Ways end at the target's own pose, though an episode succeeds within 0.5 m and 30 degrees of it: there the two views are
-equal, which is easy to see, while the edge of the zone where STOP counts is not. A record names its room, its start and
-its moves; images and texts follow from these, so each can be replayed.
+Ways to a target end at the nearest pose of the graph that counts as arrived, within 0.5 m and 30 degrees of it: a
+graph knows several of them, a single trajectory seldom more than one. A record names its room, its start and its moves;
+images and texts follow from these, so each can be replayed.
 
 Most of what the agent navigates by is not good examples but what it did itself: a part of any trajectory, a target
-near it, and the best moves of the graph at every view as labels. What was done then says nothing of what is right, so
-there is nothing to copy but the views (Ross et al. 2011); and each part serves several targets.
+near it, half of them on the trajectory itself, and the best moves of the graph at every view as labels. What was done
+then says nothing of what is right, so there is nothing to copy but the views (Ross et al. 2011); and each part serves
+several targets.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.view_planning.lattice import MOVES, Move, breadth_first, path_nodes, random_walk
+from envs.view_planning.lattice import MOVES, Move, arrived, breadth_first, path_nodes, random_walk
 from envs.view_planning.tasks import CHOICES, Place
 
 from .graph import Router, Trajectory, ViewGraph
@@ -32,7 +33,7 @@ CHOICE_KINDS = ("choose_path", "choose_view")
 SHARES = (0.6, 0.05, 0.12, 0.12, 0.03, 0.04, 0.04)  # of the kinds
 # Share of draws of navigation that follow trajectories (of the records they are 94 %, since a draw gives one for each
 # target); targets of a part; its most moves.
-ASTRAY, TARGETS, WINDOW = 0.8, 4, 10
+PARTS, TARGETS, WINDOW = 0.8, 4, 10
 CAP = 0.15  # share of the moves of all other records that one of them should not go beyond
 
 
@@ -40,9 +41,10 @@ CAP = 0.15  # share of the moves of all other records that one of them should no
 class Record:
     """One supervised example.
 
-    `moves` lead from `start` to `goal`, unless they are a part of a trajectory (`astray`); a "sequence", "distance" or
-    "inverse" shows only the start and the goal. For the two choices `ends` and `paths` are the options, `paths[i]`
-    leading to `ends[i]`, and `answer` is the right one.
+    `moves` lead from `start` to `goal`, or for "navigate" and "arrived" to where it counts as arrived there, unless
+    they are a part of a trajectory (`part`); a "sequence", "distance" or "inverse" shows only the start and the goal.
+    For the two choices `ends` and `paths` are the options, `paths[i]` leading to `ends[i]`, and `answer` is the right
+    one.
     """
 
     kind: str
@@ -55,7 +57,7 @@ class Record:
     ends: tuple[int, ...] = ()
     paths: tuple[tuple[int, ...], ...] = ()
     answer: int = 0
-    astray: bool = False
+    part: bool = False
 
 
 class Sampler:
@@ -79,23 +81,31 @@ class Sampler:
         self.trajectories = [own for own in trajectories if len(own.moves)]
         self.router = Router(graph)
         self.index = graph.index
-        self.degree = (self.router.forward != np.arange(len(graph))[:, None]).sum(1)
-        self.usable = np.flatnonzero(self.degree > 0)
+        self.metric = place.metric[self.router.nodes]
+        self.usable = np.flatnonzero((self.router.forward != np.arange(len(graph))[:, None]).any(1))
+        self.targets = np.array([place.telling(int(node)) for node in self.router.nodes], bool)
+
+    def near(self, goal: int) -> np.ndarray:
+        """The places that count as arrived at one of them, itself included."""
+        return np.flatnonzero(arrived(self.metric, self.metric[goal]))
 
     def path(
-        self, rng: np.random.Generator, length: tuple[int, int], used: np.ndarray
-    ) -> tuple[list[int], list[int], list[int], list[int]] | None:
-        """Places, moves, and what is best and how many moves are left at every place, of a shortest way to a random
-        goal; None: this draw has none.
+        self, rng: np.random.Generator, length: tuple[int, int], used: np.ndarray, exact: bool
+    ) -> tuple[int, list[int], list[int], list[int], list[int]] | None:
+        """A random goal, and of a shortest way to it the places, the moves, and at every place what is best and how
+        many moves are left; None: this draw has none.
 
         Args:
             length: fewest and most moves.
             used: how often each move was used so far; where several are right the rarest is taken.
+            exact: to the goal itself, not to where it counts as arrived.
         """
         if self.walk:
             return self._walk(rng, length)
         goal = int(rng.choice(self.usable))
-        labels = self.router.labels([goal])
+        if not self.targets[goal]:
+            return None
+        labels = self.router.labels([goal] if exact else self.near(goal))
         wanted = min(int(rng.integers(length[0], length[1] + 1)), int(labels.left.max()))
         if wanted < length[0]:
             return None
@@ -107,7 +117,7 @@ class Sampler:
             moves.append(int(rng.choice(right, p=share / share.sum())))
             at = int(self.router.forward[at, moves[-1]])
             places.append(at)
-        return places, moves, [bits(labels.best[place]) for place in places], labels.left[places].tolist()
+        return goal, places, moves, [bits(labels.best[place]) for place in places], labels.left[places].tolist()
 
     def along(self, rng: np.random.Generator) -> list[Record]:
         """Records of a part of a trajectory, one for each of `TARGETS` targets near it."""
@@ -116,27 +126,34 @@ class Sampler:
         first = int(rng.integers(len(own.moves) - count + 1))
         moves = tuple(map(int, own.moves[first : first + count]))
         places = [self.index[int(node)] for node in own.nodes[first : first + count + 1]]
+        whole = np.array([self.index[int(node)] for node in own.nodes])
         out = []
-        for _ in range(TARGETS):
+        for number in range(TARGETS):
             away = breadth_first(self.router.forward, places[int(rng.integers(len(places)))], self.longest)
-            far = np.flatnonzero(away == min(int(rng.integers(self.longest + 1)), int(away.max())))
+            asked = whole if number < TARGETS // 2 else np.arange(len(away))
+            asked = asked[self.targets[asked] & (away[asked] >= 0)]
+            if not len(asked):
+                continue
+            far = asked[away[asked] == min(int(rng.integers(self.longest + 1)), int(away[asked].max()))]
+            if not len(far):
+                continue
             goal = int(rng.choice(far))
-            labels = self.router.labels([goal])
+            labels = self.router.labels(self.near(goal))
             best, left = [bits(labels.best[place]) for place in places], labels.left[places].tolist()
             start, end = int(own.nodes[first]), int(self.router.nodes[goal])
-            out.append(Record("navigate", self.place.index, start, end, moves, tuple(best), tuple(left), astray=True))
+            out.append(Record("navigate", self.place.index, start, end, moves, tuple(best), tuple(left), part=True))
         return out
 
     def _walk(
         self, rng: np.random.Generator, length: tuple[int, int]
-    ) -> tuple[list[int], list[int], list[int], list[int]] | None:
+    ) -> tuple[int, list[int], list[int], list[int], list[int]] | None:
         start = int(rng.choice(self.usable))
         moves = random_walk(self.router.forward, start, int(rng.integers(length[0], length[1] + 1)), rng)
         if len(moves) < length[0]:
             return None
         places = path_nodes(self.router.forward, start, moves).tolist()
         best, left = [1 << move for move in (*moves, Move.STOP)], [*range(len(moves), -1, -1)]
-        return places, moves, best, left
+        return places[-1], places, moves, best, left
 
     def records(self, rng: np.random.Generator, kind: str, used: np.ndarray) -> list[Record]:
         """One record of a kind, or those of a part of a trajectory; empty: this draw has none."""
@@ -144,24 +161,26 @@ class Sampler:
             return []
         if kind in CHOICE_KINDS:
             return self.choice(rng, kind)
-        if kind == "navigate" and self.trajectories and not self.walk and rng.random() < ASTRAY:
+        if kind == "navigate" and self.trajectories and not self.walk and rng.random() < PARTS:
             return self.along(rng)
         shortest = {"inverse": (1, 1), "arrived": (0, 2)}.get(kind, (1, self.longest))
-        found = self.path(rng, shortest, used)
+        found = self.path(rng, shortest, used, kind not in ("navigate", "arrived"))
         if found is None:
             return []
-        places, moves, best, left = found
-        nodes = list(map(int, self.router.nodes[places]))
-        return [Record(kind, self.place.index, nodes[0], nodes[-1], tuple(moves), tuple(best), tuple(left))]
+        goal, places, moves, best, left = found
+        start, end = int(self.router.nodes[places[0]]), int(self.router.nodes[goal])
+        return [Record(kind, self.place.index, start, end, tuple(moves), tuple(best), tuple(left))]
 
     def choice(self, rng: np.random.Generator, kind: str) -> list[Record]:
         """A multiple-choice record: four random walks of the graph from one node, of one length, to different ends."""
         at, length = int(rng.choice(self.usable)), int(rng.integers(1, self.longest_choice + 1))
         options: dict[int, tuple[int, ...]] = {}
+        if not self.targets[at]:
+            return []
         for _ in range(4 * CHOICES):
             moves = tuple(random_walk(self.router.forward, at, length, rng))
             end = int(path_nodes(self.router.forward, at, moves)[-1])
-            if len(moves) == length and end != at:
+            if len(moves) == length and end != at and self.targets[end]:
                 options.setdefault(int(self.router.nodes[end]), moves)
             if len(options) == CHOICES:
                 answer = int(rng.integers(CHOICES))
@@ -221,11 +240,11 @@ def distil(samplers: Sequence[Sampler], count: int, seed: int, shares: Sequence[
                 found = sampler.records(rng, kind, used)
                 if not found:
                     continue
-                if attempt < 20 and not found[0].astray and found[0].moves:
+                if attempt < 20 and not found[0].part and found[0].moves:
                     common = np.bincount(found[0].moves, minlength=MOVES).argmax()
                     if used[common] > CAP * max(used.sum(), 200):
                         continue
-                if not found[0].astray:
+                if not found[0].part:
                     used += np.bincount(found[0].moves, minlength=MOVES + 1)
                 yield from found[: wanted - made]
                 made += len(found)

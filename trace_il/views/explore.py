@@ -17,11 +17,11 @@ from .graph import Trajectory
 Chooser = Callable[[Tensor], Tensor]  # logits (B, MOVES + 1) -> what to do (B,)
 
 
-def sampled(generator: torch.Generator, temperature: float = 1.0) -> Chooser:
+def sampled(generator: torch.Generator) -> Chooser:
     """Draws from the policy."""
 
     def choose(logits: Tensor) -> Tensor:
-        return torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)[:, 0]
+        return torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
 
     return choose
 

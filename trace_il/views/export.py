@@ -84,7 +84,7 @@ def replay(place: Place, record: Record) -> np.ndarray:
         ValueError: they do not end where its goal counts as reached, or two options of a choice end at the same place.
     """
     nodes = path_nodes(place.table, record.start, record.moves)
-    if not record.astray and not arrived(place.metric[nodes[-1]], place.metric[record.goal]):
+    if not record.part and not arrived(place.metric[nodes[-1]], place.metric[record.goal]):
         raise ValueError(f"the moves of a record of room {record.scene} end at {nodes[-1]}, not at {record.goal}")
     for path, end in zip(record.paths, record.ends, strict=True):
         if path_nodes(place.table, record.start, path)[-1] != end:
@@ -98,7 +98,7 @@ def examples(places: Sequence[Place], records: Sequence[Record]) -> Iterator[tup
     """Replayed records as turns, with the names of their images. Parts of trajectories are left out: their moves are no
     example to follow."""
     for record in records:
-        if not record.astray:
+        if not record.part:
             turns, images = conversation(record, replay(places[record.scene], record))
             yield record, turns, [f"images/room_{record.scene}_{node}.png" for node in images]
 

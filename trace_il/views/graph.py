@@ -5,6 +5,8 @@ to another may be made of many trajectories. Unmerged graphs of single trajector
 """
 
 import io
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -44,14 +46,23 @@ def save_trajectories(path: Path, found: Sequence[Trajectory]) -> None:
 
 
 def load_trajectories(path: Path) -> list[Trajectory]:
-    """Those of a file."""
-    with np.load(path) as parts:
-        nodes, moves = (np.split(parts[name], parts["ends"][:-1]) for name in ("nodes", "moves"))
-        rest = zip(*(parts[name].tolist() for name in ("scene", "goal", "stopped", "success")), strict=True)
-        return [
-            Trajectory(scene, goal, path, done[:-1], stopped, success)
-            for (scene, goal, stopped, success), path, done in zip(rest, nodes, moves, strict=True)
-        ]
+    """Those of a file. Raises UserError for one that is damaged."""
+    parts = read_arrays(path)
+    nodes, moves = (np.split(parts[name], parts["ends"][:-1]) for name in ("nodes", "moves"))
+    rest = zip(*(parts[name].tolist() for name in ("scene", "goal", "stopped", "success")), strict=True)
+    return [
+        Trajectory(scene, goal, path, done[:-1], stopped, success)
+        for (scene, goal, stopped, success), path, done in zip(rest, nodes, moves, strict=True)
+    ]
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """What is in a file. Raises UserError for one that is not there or damaged."""
+    try:
+        with np.load(path) as parts:
+            return dict(parts)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} cannot be read ({error}); delete its iteration's folder and explore again") from error
 
 
 class Labels(NamedTuple):
@@ -132,33 +143,31 @@ class ViewGraph:
             "reach_6": float(np.mean(reach)) if reach else 0.0,
         }  # fmt: skip
 
-    def save(self, path: Path) -> None:
-        """Write it, atomically."""
+    def save(self, path: Path, table: np.ndarray) -> None:
+        """Write it, atomically, with the room's table by which it is known again."""
         edges = np.array([(*key, after) for key, after in self.edges.items()], np.int64).reshape(-1, 3)
         content = io.BytesIO()
         np.savez_compressed(
             content, nodes=self.nodes, edges=edges, visits=np.array(self.visits), meetings=np.array(self.meetings),
-            reverse=np.array(self.reverse),
+            reverse=np.array(self.reverse), room=np.array(zlib.crc32(table.tobytes())),
         )  # fmt: skip
         atomic_write(path, content.getvalue())
 
     @classmethod
     def load(cls, path: Path, table: np.ndarray) -> "ViewGraph":
-        """The graph of a file, each of whose edges is checked to lead where the room's table says.
+        """The graph of a file, which must be of the room of this table.
 
         Raises:
-            UserError: no such file, or the graph of another room.
+            UserError: no such file, one that is damaged, or the graph of another room.
         """
         if not path.exists():
             raise UserError(f"no view graph at {path}; explore first: python train.py env=view_planning")
-        with np.load(path) as parts:
-            graph = cls(bool(parts["reverse"]))
-            nodes, edges = parts["nodes"], parts["edges"]
-            graph.visits, graph.meetings = parts["visits"].tolist(), parts["meetings"].tolist()
-        if len(nodes) and (
-            nodes.max() >= len(table) or (table[nodes[edges[:, 0]], edges[:, 1]] != nodes[edges[:, 2]]).any()
-        ):
+        parts = read_arrays(path)
+        if int(parts["room"]) != zlib.crc32(table.tobytes()):
             raise UserError(f"{path} is the graph of another room; explore again")
+        graph = cls(bool(parts["reverse"]))
+        nodes, edges = parts["nodes"], parts["edges"]
+        graph.visits, graph.meetings = parts["visits"].tolist(), parts["meetings"].tolist()
         graph.index = {int(node): place for place, node in enumerate(nodes)}
         graph.edges = {(int(a), int(move)): int(b) for a, move, b in edges}
         return graph

@@ -193,7 +193,7 @@ class Sorted(NamedTuple):
 
 def _sorted(places: Sequence[Place], records: Sequence[Record]) -> Sorted:
     choice = [record for record in records if record.kind in CHOICE_KINDS]
-    path = sorted((one for one in records if one.kind not in CHOICE_KINDS), key=lambda one: not one.astray)
+    path = sorted((one for one in records if one.kind not in CHOICE_KINDS), key=lambda one: not one.part)
     if not path:
         raise ValueError(f"there is no path among {len(records)} records; training needs some")
     return Sorted(places, path, choice)

@@ -165,7 +165,7 @@ class Job:
                 for own in found:
                     if own.scene == place.index:
                         graph.add(own.nodes, own.moves)
-                graph.save(path)
+                graph.save(path, place.table)
             out.append(ViewGraph.load(path, place.table))
         return out
 
@@ -186,7 +186,7 @@ class Job:
                     Sampler(self.train[one.scene], graph, [one], view.walk, view.longest)
                     for one, graph in zip(every, alone, strict=True)
                 ]
-                made = list(distil(samplers, view.records, seed, paths))
+                made = list(distil(samplers, round(view.records * sum(paths)), seed, paths))
             else:
                 own = [[one for one in every if one.scene == place.index] for place in self.train]
                 samplers = [

@@ -16,7 +16,7 @@ from .agent import ViewAgent
 from .config import ViewRunConfig
 from .distill import Record
 
-FORMAT = 4  # of agents and records; raised whenever old files can no longer be read
+FORMAT = 5  # of agents and records; raised whenever old files can no longer be read
 
 
 def save_agent(path: Path, agent: ViewAgent, config: ViewRunConfig) -> None:
@@ -76,7 +76,10 @@ def load_records(path: Path) -> list[Record]:
     """
     if not path.exists():
         raise UserError(f"no records at {path}; only views that learn from graphs, hindsight or successes have them")
-    content = json.loads(path.read_text())
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read ({error}); delete it and run the same command again") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path} is of another version; delete the run and make it again")
     return [Record(**_tuples(record)) for record in content["records"]]
