@@ -155,10 +155,22 @@ def test_bad_input_is_named():
         controller.act()
     with pytest.raises(ValueError, match=r"state must have shape \(B, 4\)"):
         controller.step(images[:, 0], states[:, 0, :2])
-    with pytest.raises(ValueError, match=r"images must be \(B, 2, 32, 32, 3\)"):
+    with pytest.raises(ValueError, match=r"images must have shape .*1, 2, 32, 32, 3"):
         controller.step(images[:, 0, :, :16], states[:, 0])
+    with pytest.raises(ValueError, match="state must be float32"):
+        controller.step(images[:, 0], states[:, 0].double())
     with pytest.raises(ValueError, match="not finite"):
         controller.step(images[:, 0], states[:, 0] * float("nan"))
+
+
+def test_a_refused_observation_has_not_been_taken_in():
+    one, two = Controller(make_agent()), Controller(make_agent())
+    images, states = episode(1)
+    for step in range(STEPS):
+        if step % EVERY == 0:
+            with pytest.raises(ValueError, match="images must be uint8"):
+                two.step(images[:, step].float(), states[:, step])
+        assert torch.equal(one.step(images[:, step], states[:, step]), two.step(images[:, step], states[:, step]))
 
 
 def test_cvae_learns_through_its_latent():
@@ -199,20 +211,26 @@ def test_encoder_takes_any_size(stem, size):
     assert features.shape == (2, 3, 32) and content.shape == (2, 128)
 
 
-def test_contents_end_up_standardised_as_at_deployment(workplace):
+def test_contents_end_up_standardised_as_at_deployment(workplace, monkeypatch):
     """In the second half of training by statistics that no longer move, and that are kept with the averaged weights."""
     checkpoint = torch.load(workplace / "runs/small/checkpoints/last.ckpt", weights_only=True)
     names = [f"agent.encoder.content_norm.running_{name}" for name in ("mean", "var")]
     kept, trained = ([checkpoint[key][name] for name in names] for key in ("state_dict", "current_model_state"))
     torch.testing.assert_close(kept, trained, rtol=0, atol=0)
     module, batch = learner(epochs=4)
-    norm = module.agent.encoder.content_norm
+    norm, fits = module.agent.encoder.content_norm, []
+    monkeypatch.setattr("trace_il.learn.fit_content_norm", lambda agent, data: fits.append(data))
     for epoch, moves in enumerate([True, True, False, False]):
-        module.trainer = SimpleNamespace(current_epoch=epoch, global_step=epoch, global_rank=0)  # type: ignore[assignment]
+        trainer = SimpleNamespace(current_epoch=epoch, global_step=epoch, global_rank=0, datamodule=f"before {epoch}")
+        module.trainer = trainer  # type: ignore[assignment]
+        module.on_train_epoch_start()
         before = norm.running_mean.clone()
         module.on_train_batch_start(batch, 0)
         module.losses(batch)
         assert moves != torch.equal(norm.running_mean, before)
+        trainer.datamodule = f"after {epoch}"
+        module.on_validation_epoch_start()
+    assert fits == ["after 0", "after 1", "before 2"]
 
 
 def test_statistics_of_contents_are_those_of_the_batches(workplace):

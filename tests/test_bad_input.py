@@ -68,7 +68,8 @@ BAD = {
         ["collect.py", "env=corridor", "env.delay=20", "data.seed=3", "data.episodes=8", "data.root=demonstrations"],
         "was collected with seed=0, not 3",
     ),
-    "negative seed": (["train.py", "seed=-1"], "seed=-1 must not be negative"),
+    "negative seed": (["train.py", "seed=-1"], "seed=-1 must lie in [0, 2^32)"),
+    "seed too large": (["train.py", "seed=99999999999"], "seed=99999999999 must lie in"),
     "negative evaluation seed": (["train.py", "evaluation.seed=-1"], "evaluation.seed=-1"),
     "no cluster": (
         ["train.py", "parallel.ray_address=127.0.0.1:1"],

@@ -1,6 +1,7 @@
 """PushSoft and SortSoft: one environment in two simulators."""
 
 import json
+from dataclasses import replace
 
 import gymnasium
 import numpy as np
@@ -16,7 +17,7 @@ from envs.deformable.arm import TABLE
 from sims.build import Recipe, save
 from sims.flex import SimulationError
 from sims.model import Range
-from trace_il.env_config import SortSoftConfig, env_options
+from trace_il.env_config import SortSoftConfig, env_of, env_options
 from trace_il.environment import make_env
 from trace_il.errors import UserError
 
@@ -194,6 +195,9 @@ def test_policies_are_judged_in_the_ground_truth(simulator):
     config = SortSoftConfig(backend="learned", simulator=simulator)
     assert env_options(config)["backend"] == "mujoco"
     assert env_options(config, collecting=True)["backend"] == "learned"
+    for judged_in in ("mujoco", "learned"):  # what an exported policy names is judged as the run was
+        asked = env_options(replace(config, judged_in=judged_in))
+        assert env_options(env_of(config.id, asked)) == asked
 
 
 @pytest.mark.parametrize(

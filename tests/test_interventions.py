@@ -9,7 +9,7 @@ from trace_il.checkpoint import load_agent
 from trace_il.env_config import env_options
 from trace_il.environment import make_env
 from trace_il.errors import UserError
-from trace_il.interventions import INTERVENTIONS, EditedController, intervene
+from trace_il.interventions import INTERVENTIONS, EditedController, _editor, _first_tick, intervene
 from trace_il.options import read_run
 from trace_il.rollout import rollout
 
@@ -35,6 +35,18 @@ def test_nothing_changes_before_the_intervention(parts, kind):
         one, two = (np.stack(getattr(r.recording, name))[:before] for r in (untouched, changed))
         np.testing.assert_array_equal(one, two)
     assert changed.cue == untouched.cue
+
+
+def test_interventions_begin_and_last_as_they_say():
+    phases = [Phase.CUE] * 4 + [Phase.SHARED] * 12 + [Phase.BRANCH] * 4
+    ticks = {step: torch.full((1, 2, 3), float(step)) for step in range(2, 20, 2)}
+    assert [_first_tick(phases, ticks, kind) for kind in INTERVENTIONS] == [12, 4, 10]
+    assert [_first_tick(phases[:4], ticks, kind) for kind in INTERVENTIONS] == [-1, -1, -1]
+    given = torch.ones(1, 2, 3)
+    once, always = (_editor(12, given, for_ever) for for_ever in (False, True))
+    assert [step for step, slots in ticks.items() if torch.equal(once(step, slots), given)] == [12]
+    assert [step for step, slots in ticks.items() if torch.equal(always(step, slots), given)] == [12, 14, 16, 18]
+    assert torch.equal(_editor(-1, None, True)(4, ticks[4]), ticks[4])
 
 
 def test_slots_are_what_the_edit_returns(parts):

@@ -1,5 +1,6 @@
 """The programs as a user runs them: subprocesses, on the run that `workplace` trained."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from trace_il.config import (
     to_plain,
 )
 from trace_il.env_config import CorridorConfig, DelayedEvidenceConfig
+from trace_il.trainer import trim_metrics
 
 
 def test_run_folder_is_complete(workplace):
@@ -148,6 +150,23 @@ def test_killed_training_continues_to_the_same_weights(workplace):
     assert whole == killed
 
 
+@pytest.mark.parametrize("text", ["", "epoch,st", "epoch,step,a\n0,2,1.5\n1,5,"])
+def test_metrics_that_were_not_written_to_their_end_are_left_out(tmp_path, monkeypatch, text):
+    path = tmp_path / "metrics.csv"
+    path.write_text(text.removesuffix(","))
+    monkeypatch.setattr("trace_il.trainer.read_checkpoint", lambda _: {"global_step": 6})
+    trim_metrics(path, tmp_path)
+    assert (path.read_text() if path.exists() else "") == ("epoch,step,a\n0,2,1.5\n" if "a" in text else "")
+
+
+def test_two_processes_do_not_train_one_run(tmp_path):
+    with (tmp_path / ".one.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        words = [*SMALL, f"runs={tmp_path}", "name=one", "wandb=off", "overwrite=true"]
+        out = program("train.py", *words, cwd=tmp_path, check=False)
+    assert out.returncode == 2 and "another process is at work on" in out.stderr
+
+
 OWN = """
 import gymnasium, numpy as np
 from envs.base import ExpertAction
@@ -256,10 +275,12 @@ def test_every_policy_suits_an_environment_with_settings_of_its_own(env, tmp_pat
 
 
 def test_sweep_compares_memories(workplace):
-    arguments = [*SMALL, "trainer.epochs=1", "wandb=off", "evaluation.recording=false", "evaluation.export=false"]
+    arguments = [*SMALL, "trainer.epochs=1", "evaluation.recording=false", "evaluation.export=false"]
     arguments += ["evaluation.cleared=false", "trainer.closed_loop_every=1"]
     out = program("train.py", "-m", "memory=none,retrieval", *arguments, cwd=workplace, timeout=600)
     assert "comparison" in out.stdout and "corridor-none-0" in out.stdout and "corridor-retrieval-0" in out.stdout
+    for memory in ("none", "retrieval"):  # each has a run of its own in wandb, too
+        assert len(list((workplace / f"runs/corridor-{memory}-0/wandb").glob("offline-run-*"))) == 1
     header = (workplace / "runs/corridor-retrieval-0/metrics.csv").read_text().splitlines()[0]
     assert {"closed_loop/progress", "val/action_error", "val/imitation"} <= set(header.split(","))
 

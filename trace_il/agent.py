@@ -296,8 +296,17 @@ class Controller(nn.Module):
             raise ValueError("the robot state is not finite")
         if state.shape[0] != self.previous.shape[0]:
             raise ValueError(f"reset({self.previous.shape[0]}) was called, but {state.shape[0]} states came")
-        path = self.agent.standardize_state(state)
+        if state.dtype != torch.float32:
+            raise ValueError(f"the robot state must be float32, got {state.dtype}")
         is_tick = self.steps % self.tick_every == 0
+        if is_tick:
+            expected = torch.Size([state.shape[0], self.cameras, self.height, self.width, 3])
+            if images.shape != expected:
+                raise ValueError(f"images must have shape {expected}, got {images.shape}")
+            if images.dtype != torch.uint8:
+                raise ValueError(f"images must be uint8 in 0..255, got {images.dtype}")
+        # All checks come before the first change: what was refused has not been taken in.
+        path = self.agent.standardize_state(state)
         if self.steps == 0 or (self.clear_memory and is_tick):
             self.slots = self.agent.memory.init_state(path)
             self.xi = path.new_zeros([path.shape[0], self.signature_dim])  # on the device the robot's data is on
@@ -307,12 +316,6 @@ class Controller(nn.Module):
         self.previous = path
         self.plan_age += 1
         if is_tick:
-            if images.shape[1:] != torch.Size([self.cameras, self.height, self.width, 3]):
-                raise ValueError(
-                    f"images must be (B, {self.cameras}, {self.height}, {self.width}, 3), got {images.shape}"
-                )
-            if images.dtype != torch.uint8:
-                raise ValueError(f"images must be uint8 in 0..255, got {images.dtype}")
             self.features, self.slots, self.readout = self.agent.tick(
                 images, path, self.xi, self.xi_at_tick, self.slots
             )

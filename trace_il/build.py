@@ -140,7 +140,7 @@ def fit_statistics(agent: Agent, data: EpisodeDataModule) -> None:
 @torch.no_grad()
 def fit_content_norm(agent: Agent, data: EpisodeDataModule) -> None:
     """The statistics that standardise the memory's content, for the agent's weights as they are, over some batches of
-    train episodes, as training does it batch by batch.
+    train episodes, as training does it batch by batch in its first half.
 
     Running statistics belong to weights that change at every step. Averaged weights give contents whose mean differs
     by little, but a scene in which little changes has contents that differ by less (Izmailov et al. 2018, section 3.2).

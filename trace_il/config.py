@@ -167,7 +167,9 @@ class TrainerConfig(FitConfig):
     init: str | None = None  # checkpoint whose agent training begins with, of a run with the same agent
     views: str | None = None  # run of planning by views, on whose records the encoder is trained before all else
     view_epochs: int = 12  # of that
-    stop_at: float = 0.0  # held-out branch accuracy at which training stops; 0: it goes on
+    # Held-out branch accuracy at which training stops, to measure how soon that is (a policy to be used wants the
+    # second half of training, too); 0: it goes on.
+    stop_at: float = 0.0
     closed_loop_every: int = 0  # epochs between closed-loop evaluations during training; 0: none
 
 

@@ -156,7 +156,7 @@ def analyse(agent: Agent, folder: Path, result: Rollout, edited: bool = False) -
     data = result.recording
     assert data is not None
     slots = torch.from_numpy(np.stack(data.slots))
-    if isinstance(agent.memory, TraceMemory) and not edited:
+    if isinstance(agent.memory, TraceMemory) and not edited and len(data.ticks) > 1:
         images = torch.from_numpy(np.stack([data.images[step] for step in data.ticks])).unsqueeze(0)
         alike = route_similarity(agent, images, torch.from_numpy(np.stack(data.states)).unsqueeze(0))
         data.curves["route_similarity"] = {name: values.numpy() for name, values in alike.items()}

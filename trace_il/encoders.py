@@ -94,7 +94,8 @@ class Encoder(nn.Module):
         self.camera_tokens = nn.ModuleList(nn.Linear(inputs, width) for _ in range(cameras))
         self.content_map = nn.Linear(cameras * width_now, content_dim)
         # Standardised over the batch, not over channels: a cue lights up few ticks and few pixels, and only
-        # against the spread over ticks does it stand out. With layer normalisation it was never found.
+        # against the spread over ticks does it stand out. With layer normalisation it was never found. In the second
+        # half of training the statistics are fixed (`ImitationModule.settled`).
         self.content_norm = nn.BatchNorm1d(content_dim, affine=False)
         self.state_token = nn.Sequential(nn.Linear(state_dim, width), nn.GELU(), nn.Linear(width, width))
         self.state_content = nn.Sequential(

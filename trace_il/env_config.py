@@ -85,8 +85,9 @@ def env_of(env_id: str, options: dict[str, Any]) -> EnvConfig:
         UserError: options that this version does not know.
     """
     known = [schema for schema in ENVS.values() if schema is not GymConfig and schema().id == env_id]
+    own = {"judged_in": options["backend"]} if known and issubclass(known[0], PushSoftConfig) else {}
     try:
-        return known[0](**options) if known else GymConfig(id=env_id, options=options)
+        return known[0](**options, **own) if known else GymConfig(id=env_id, options=options)
     except TypeError as error:
         raise UserError(
             f"the policy's environment {env_id!r} is of another version: {error}; export it again"

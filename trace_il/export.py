@@ -24,6 +24,7 @@ from .config import TrainConfig
 from .env_config import env_options
 from .environment import make_env
 from .errors import UserError
+from .files import atomic_write
 from .rollout import check_compatible, load_controller, rollout
 
 TOLERANCE = 1e-5  # largest allowed difference between exported and eager policy on the CPU
@@ -145,5 +146,5 @@ def export_run(config: TrainConfig, folder: Path, checkpoint: str = "last") -> d
     temporary = path.with_name(f".policy.ts.{os.getpid()}.tmp")
     exported.save(str(temporary), _extra_files={"metadata.json": exported.metadata})
     temporary.replace(path)
-    (folder / "policy.json").write_text(json.dumps(json.loads(exported.metadata), indent=2))
+    atomic_write(folder / "policy.json", json.dumps(json.loads(exported.metadata), indent=2).encode())
     return {"file": str(path), **report}

@@ -1,10 +1,13 @@
 """LightningModule: one scan of each episode, every tick a target."""
 
+import math
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
+
+from envs.base import Phase
 
 from .agent import Agent
 from .build import fill_bank, fit_content_norm
@@ -47,7 +50,7 @@ class BranchTemplates:
         chunks: dict[int, list[Tensor]] = {}
         labels = data.dataset.labels
         for number in data.train_numbers if "cue" in labels and "phase" in labels else []:
-            batch = data.episodes.batch([number])
+            batch = data.episodes.batch([number], images=False)
             targets = agent.targets(batch.actions[0], batch.states[0, :: agent.tick_every]).flatten(1)
             starts = [tick - self.BEFORE for tick in branch_ticks(batch.phase[0])]
             windows = [targets[s : s + self.BEFORE + self.AFTER] for s in starts if s >= 0]
@@ -96,7 +99,7 @@ class BranchTemplates:
 
 def branch_ticks(phase: Tensor) -> list[int]:
     """Ticks at which a branch begins."""
-    return ((phase[1:] == 3) & (phase[:-1] != 3)).nonzero()[:, 0].add(1).tolist()
+    return ((phase[1:] == Phase.BRANCH) & (phase[:-1] != Phase.BRANCH)).nonzero()[:, 0].add(1).tolist()
 
 
 class ImitationModule(pl.LightningModule):
@@ -177,7 +180,7 @@ class ImitationModule(pl.LightningModule):
         return self.current_epoch >= SETTLED * self.settings.epochs
 
     def on_train_epoch_start(self) -> None:
-        if self.settled and self.current_epoch - 1 < SETTLED * self.settings.epochs:
+        if self.current_epoch == math.ceil(SETTLED * self.settings.epochs):
             fit_content_norm(self.agent, self.trainer.datamodule)  # type: ignore[attr-defined]
         self._fill_bank()
 
@@ -220,8 +223,8 @@ class ImitationModule(pl.LightningModule):
         if self.templates.usable:
             right, judged = self.templates.correct(chunks, batch)
             # Logged in every process and batch, or distributed validation would wait for ever.
-            count = max(judged, 1)
-            self.log("val/branch_accuracy", right / count, prog_bar=True, batch_size=count, sync_dist=True)
+            accuracy = right / max(judged, 1)
+            self.log("val/branch_accuracy", accuracy, prog_bar=True, batch_size=judged, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         settings = self.settings

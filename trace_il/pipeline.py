@@ -34,6 +34,8 @@ from .scores import provenance, score, score_table
 from .trainer import ClosedLoop, StopAtBranchAccuracy, fit_or_continue, make_trainer
 from .validate import validate
 
+TRAINING = "training.json"  # in a run folder: what its training was, once it is over
+
 
 def wait_for_main_process(config: TrainConfig, folder: Path) -> Path:
     """In the other processes: wait until the run folder and the demonstrations are there."""
@@ -153,6 +155,8 @@ def check_buildable(config: TrainConfig) -> None:
     if config.data.root is not None and (Path(config.data.root) / "meta/info.json").exists():
         recorded = DatasetReader(Path(config.data.root))  # may have names of its own, and fewer cameras
         sizes, states, actions = recorded.cameras, recorded.state_names, recorded.action_names
+    if not sizes:
+        raise UserError(f"{config.data.root} has no cameras; a policy needs at least one")
     odd = {camera: size for camera, size in sizes.items() if size[0] % 2 or size[1] % 2}
     if odd:
         raise UserError(f"videos need even image sizes, the environment's cameras have {odd}; change env.image_size")
@@ -237,10 +241,13 @@ def fit(config: TrainConfig, folder: Path, root: Path, console: Console) -> dict
         },
         "train_episodes": len(data.train_numbers),
     }
-    targets = float(module.targets_trained)
-    if targets:  # zero when the run had been finished before
+    targets, told = float(module.targets_trained), folder / TRAINING
+    if targets:
         report["images_encoded_per_sample"] = module.images_encoded / targets
         report["samples_per_second"] = targets * trainer.world_size / seconds
+        atomic_write(told, json.dumps(report).encode())
+    elif told.exists():  # training had been finished before
+        report = json.loads(told.read_text())
     return report
 
 

@@ -152,7 +152,7 @@ def rollout(controller: Any, env: Any, seed: int, record: bool = False, cue: int
         if cue_step < 0 and info.get("cue_seen", phases[-1] == Phase.CUE):
             cue_step = step
         if not np.isfinite(action).all():
-            raise FloatingPointError(f"the policy's action is not finite at step {step} of seed {seed}")
+            raise UserError(f"the policy's action is not finite at step {step} of seed {seed}; train it again")
         if recording is not None:
             recording.info.append(dict(info))
             recording.images.append(images)

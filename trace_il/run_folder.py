@@ -1,12 +1,13 @@
 """The folder of a run: made once, finished once, and never continued with another configuration."""
 
+import fcntl
 import json
 import os
 import shutil
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -17,6 +18,7 @@ from .files import atomic_write
 # Changing these does not change what is trained: a run may be continued with other values.
 FREE_KEYS = {"evaluation", "parallel", "wandb", "runs", "overwrite", "debug"}
 FREE_TRAINER_KEYS = {"threads", "closed_loop_every"}
+_held: dict[Path, IO[str]] = {}  # locks of this process, until it ends
 
 
 def is_main_process() -> bool:
@@ -38,6 +40,7 @@ def open_run(
     folder = Path(config.runs) / config.name
     if not is_main_process():
         return folder, None
+    _hold(folder)
     if config.overwrite and folder.exists():
         if not (folder / "run.json").exists():
             raise UserError(f"overwrite=true would delete {folder}, which is not a run folder; delete it yourself")
@@ -58,6 +61,21 @@ def open_run(
     if not (folder / "run.json").exists():
         atomic_write(folder / "run.json", json.dumps({"id": uuid.uuid4().hex[:12]}).encode())
     return folder, None
+
+
+def _hold(folder: Path) -> None:
+    """Keep other processes from this run for as long as this one lives; Raises UserError where one has it."""
+    path = folder.with_name(f".{folder.name}.lock")
+    if path in _held:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise UserError(f"another process is at work on {folder}; wait for it, or give another name=...") from None
+    _held[path] = file
 
 
 def _what_is_trained(plain: dict[str, Any]) -> dict[str, Any]:

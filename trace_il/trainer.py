@@ -85,7 +85,9 @@ class StopAtBranchAccuracy(EarlyStopping):
 
     def __init__(self, threshold: float, epochs: int) -> None:
         # The metric is a float32, and Lightning compares with ">".
-        super().__init__("val/branch_accuracy", mode="max", patience=epochs, stopping_threshold=threshold - 1e-6)
+        super().__init__(
+            "val/branch_accuracy", mode="max", patience=epochs, stopping_threshold=threshold - 1e-6, check_finite=False
+        )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         trainer.should_stop = trainer.should_stop or self.stopping_reason is EarlyStoppingReason.STOPPING_THRESHOLD
@@ -101,15 +103,20 @@ class _AppendWriter(ExperimentWriter):
 
 
 def trim_metrics(path: Path, checkpoint: Path) -> None:
-    """Drop rows that a killed run logged after its last checkpoint: the continued run logs them again."""
+    """Drop rows that a killed run logged after its last checkpoint, which the continued run logs again, and rows that
+    it did not write to their end."""
     if not (path.exists() and checkpoint.exists()):
         return
     step = read_checkpoint(checkpoint)["global_step"]
     with path.open(newline="") as file:
-        header, *rows = list(csv.reader(file))
+        rows = list(csv.reader(file))
+    header = rows[0] if rows else []
+    if "step" not in header:
+        path.unlink()
+        return
     column = header.index("step")
-    kept = [row for row in rows if int(row[column]) < step]
-    if len(kept) < len(rows):
+    kept = [row for row in rows[1:] if len(row) == len(header) and int(row[column]) < step]
+    if len(kept) < len(rows) - 1:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([header, *kept])
         atomic_write(path, text.getvalue().encode())
@@ -246,6 +253,10 @@ def fit_or_continue(
         trainer.fit(module, datamodule=data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
     except SystemExit as stop:  # what Lightning makes of Ctrl-C
         raise KeyboardInterrupt from stop
+    finally:
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.finish()  # what this process trains next is a run of its own
     for logger in trainer.loggers:
         logger.finalize("success")
     return time.perf_counter() - begin

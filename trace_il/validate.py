@@ -38,6 +38,7 @@ def validate_run(config: RunConfig) -> None:
     _one_of("trainer.accelerator", trainer.accelerator, ("auto", "cpu", "gpu"))
     _one_of("trainer.precision", trainer.precision, PRECISIONS)
     _one_of("wandb", config.wandb, ("auto", "offline", "online", "off"))
+    require(0 <= config.seed < 2**32, f"seed={config.seed} must lie in [0, 2^32)")
     found = torch.cuda.device_count()
     if trainer.accelerator == "gpu":
         require(found > 0, "trainer.accelerator=gpu was asked for, but torch sees no GPU; use trainer.accelerator=auto")
@@ -81,7 +82,7 @@ def validate(config: TrainConfig) -> None:
     numbers: tuple[tuple[str, float], ...] = (
         ("data.num_workers", data.num_workers), ("evaluation.episodes", config.evaluation.episodes),
         ("evaluation.videos", config.evaluation.videos), ("evaluation.seed", config.evaluation.seed),
-        ("seed", config.seed), ("trainer.weight_decay", trainer.weight_decay),
+        ("trainer.weight_decay", trainer.weight_decay),
         ("trainer.closed_loop_every", trainer.closed_loop_every), ("agent.path_noise", config.agent.path_noise),
         ("policy.kl_weight", getattr(config.policy, "kl_weight", 0)),
     )  # fmt: skip
@@ -158,7 +159,7 @@ def validate_simulator(config: SimulatorRunConfig) -> None:
         data.version == VERSION,
         f"data.version={data.version}: this version of the program makes trajectories of version {VERSION} alone",
     )
-    for name, value in (("seed", config.seed), ("data.seed", data.seed), ("evaluation.seed", config.evaluation.seed)):
+    for name, value in (("data.seed", data.seed), ("evaluation.seed", config.evaluation.seed)):
         require(value >= 0, f"{name}={value} must not be negative")
     for name in ("substeps", "layers", "width", "context"):
         require(getattr(config.sim, name, 1) >= 1, f"sim.{name}={getattr(config.sim, name, 1)} must be at least 1")
@@ -199,7 +200,7 @@ def validate_views(config: ViewRunConfig) -> None:
         "view.explore=random has no policy to change; use view.reinforcement=none",
     )
     at_least = {"view.iterations": (view.iterations, 0), "view.rounds": (view.rounds, 1), "view.group": (view.group, 2)}
-    at_least |= {"view.rollouts": (view.rollouts, 1), "view.records": (view.records, 10), "seed": (config.seed, 0)}
+    at_least |= {"view.rollouts": (view.rollouts, 1), "view.records": (view.records, 10)}
     at_least |= {
         "view.longest": (view.longest, 2),
         "view.longest_choice": (view.longest_choice, 1),

@@ -49,8 +49,12 @@ class EpisodeDataset:
         self.dataset, self.cache, self.tick_every, self.chunk = dataset, cache, tick_every, chunk
         self.together = together  # so many consecutive episodes show one scene
 
-    def batch(self, numbers: list[int], offsets: list[int] | None = None) -> EpisodeBatch:
-        """Episodes `numbers`, each from control step `offsets[i]` on (default 0), padded to the longest of them."""
+    def batch(self, numbers: list[int], offsets: list[int] | None = None, images: bool = True) -> EpisodeBatch:
+        """Episodes `numbers`, each from control step `offsets[i]` on (default 0), padded to the longest of them.
+
+        Args:
+            images: False: those of no tick, for what does not look at them.
+        """
         data, every = self.dataset, self.tick_every
         lengths = [int(data.lengths[number]) for number in numbers]
         offsets = offsets or [0] * len(numbers)
@@ -58,7 +62,7 @@ class EpisodeDataset:
         steps = max(length - offset for length, offset in zip(lengths, offsets, strict=True))
         ticks = -(-steps // every)
         first = self.cache.episode(numbers[0])
-        images = np.zeros((len(numbers), ticks, *first.shape[1:]), np.uint8)
+        pictures = np.zeros((len(numbers), ticks if images else 0, *first.shape[1:]), np.uint8)
         states = np.zeros((len(numbers), steps, data.states[0].shape[1]), np.float32)
         actions = np.zeros((len(numbers), ticks, self.chunk, data.actions[0].shape[1]), np.float32)
         is_pad = np.ones((len(numbers), ticks, self.chunk), bool)
@@ -66,9 +70,10 @@ class EpisodeDataset:
         cue = np.full(len(numbers), -1, np.int64)
         for row, (number, offset) in enumerate(zip(numbers, offsets, strict=True)):
             length = lengths[row] - offset
-            frames = self.cache.episode(number)[offset::every]
-            images[row, : len(frames)] = frames
-            images[row, len(frames) :] = frames[-1]  # not black: padding passes through the batch norm too
+            if images:
+                frames = self.cache.episode(number)[offset::every]
+                pictures[row, : len(frames)] = frames
+                pictures[row, len(frames) :] = frames[-1]  # not black: padding passes through the batch norm too
             states[row, :length] = data.states[number][offset:]
             states[row, length:] = data.states[number][-1]
             window = np.arange(0, length, every)[:, None] + np.arange(self.chunk)
@@ -79,5 +84,5 @@ class EpisodeDataset:
             if "cue" in data.labels:
                 cue[row] = data.labels["cue"][number][0]
         valid = ~is_pad.all(-1)
-        arrays = (images, states, actions, is_pad, valid, cue, phase, np.array(numbers) // self.together)
+        arrays = (pictures, states, actions, is_pad, valid, cue, phase, np.array(numbers) // self.together)
         return EpisodeBatch(*(torch.from_numpy(array) for array in arrays))

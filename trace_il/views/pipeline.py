@@ -21,7 +21,6 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.loggers import WandbLogger
 from rich.console import Console
 
 from envs.view_planning.env import BUDGET
@@ -110,9 +109,6 @@ class Job:
         module.train()
         lightning = make_trainer(config, where, f"{run_id}-{phase}", describe(to_plain(config)), monitor, [])
         fit_or_continue(lightning, module, data, where, self.console)
-        for logger in lightning.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.experiment.finish()  # the next phase is a run of its own
         last = read_checkpoint(where / "checkpoints/last.ckpt")  # with the averaged weights, where there are any
         weights = {k.removeprefix("agent."): v for k, v in last["state_dict"].items() if k.startswith("agent.")}
         self.agent.load_state_dict(weights)
