@@ -11,7 +11,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from .env_config import ENVS, EnvConfig
+from .env_config import ENVS, EnvConfig, env_schema
 from .errors import UserError
 
 
@@ -275,11 +275,7 @@ def from_plain(plain: dict[str, Any]) -> TrainConfig:
     """
     try:
         schema = OmegaConf.structured(TrainConfig)
-        keys = {c: {f.name for f in fields(c)} for c in ENVS.values()}
-        fitting = [c for c in keys if set(plain["env"]) <= keys[c]]
-        if not fitting:
-            raise KeyError("unknown environment keys")
-        schema.env = OmegaConf.structured(min(fitting, key=lambda c: len(keys[c])))
+        schema.env = OmegaConf.structured(env_schema(plain["env"]["id"]))
         schema.memory = OmegaConf.structured(MEMORY_CONFIGS[plain["memory"]["name"]])
         schema.policy = OmegaConf.structured(POLICY_CONFIGS[plain["policy"]["name"]])
         config = OmegaConf.to_object(OmegaConf.merge(schema, plain))

@@ -78,16 +78,24 @@ ENVS = {
 }
 
 
+def env_schema(env_id: str) -> type[EnvConfig]:
+    """Which configuration an environment has: one of its own, or that of any installed one."""
+    own = (schema for schema in ENVS.values() if schema is not GymConfig and schema().id == env_id)
+    return next(own, GymConfig)
+
+
 def env_of(env_id: str, options: dict[str, Any]) -> EnvConfig:
     """The configuration of an environment that an exported policy names, with its options.
 
     Raises:
         UserError: options that this version does not know.
     """
-    known = [schema for schema in ENVS.values() if schema is not GymConfig and schema().id == env_id]
-    own = {"judged_in": options["backend"]} if known and issubclass(known[0], PushSoftConfig) else {}
+    schema = env_schema(env_id)
+    if schema is GymConfig:
+        return GymConfig(id=env_id, options=options)
+    own = {"judged_in": options["backend"]} if issubclass(schema, PushSoftConfig) else {}
     try:
-        return known[0](**options, **own) if known else GymConfig(id=env_id, options=options)
+        return schema(**options, **own)
     except TypeError as error:
         raise UserError(
             f"the policy's environment {env_id!r} is of another version: {error}; export it again"

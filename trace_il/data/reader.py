@@ -1,6 +1,7 @@
 """Reading LeRobotDataset v3, written here or by lerobot."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,11 @@ class DatasetReader:
     def __len__(self) -> int:
         return len(self.episodes)
 
-    def _read(self, path: Path) -> pa.Table:
+    def _read(self, path: Path, columns: Sequence[str] | None = None, episode: int | None = None) -> pa.Table:
+        """Some columns of a file, or all; of one episode, or of all."""
         try:
-            return pq.read_table(path)
+            chosen = None if episode is None else [("episode_index", "=", episode)]
+            return pq.read_table(path, columns=columns and list(columns), filters=chosen)
         except (pa.ArrowInvalid, OSError) as error:
             raise UserError(f"cannot read {path} ({error}); the dataset is damaged, collect it again") from error
 
@@ -72,9 +75,10 @@ class DatasetReader:
         self.actions: list[np.ndarray] = []
         self.labels: dict[str, list[np.ndarray]] = {name: [] for name in self.annotations}
         parts: list[pa.Table] = []
+        wanted = ["episode_index", "observation.state", "action", *(f"annotation.{name}" for name in self.labels)]
         for chunk, file in files:
             path = self.root / self.info["data_path"].format(chunk_index=chunk, file_index=file)
-            parts.append(self._read(path))
+            parts.append(self._read(path, wanted))
         table = pa.concat_tables(parts).combine_chunks() if parts else None
         for number, row in enumerate(self.episodes):
             assert table is not None
@@ -111,9 +115,8 @@ class DatasetReader:
 
     def _png_frames(self, row: dict[str, Any], key: str) -> np.ndarray:
         place = {"chunk_index": row["data/chunk_index"], "file_index": row["data/file_index"]}
-        table = self._read(self.root / self.info["data_path"].format(**place))
-        mask = np.asarray(table["episode_index"]) == row["episode_index"]
-        pictures = table[key].filter(pa.array(mask)).to_pylist()
+        table = self._read(self.root / self.info["data_path"].format(**place), [key], row["episode_index"])
+        pictures = table[key].to_pylist()
         decoded = [matplotlib.image.imread(io.BytesIO(p["bytes"]), format="png")[..., :3] for p in pictures]
         return (np.stack(decoded) * 255).round().astype(np.uint8)
 
