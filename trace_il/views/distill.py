@@ -8,14 +8,13 @@
     inverse         which one move led from a view to the next
     arrived         whether the target has been reached, else how to go on
 
-Ways to a target end at the nearest pose of the graph that counts as arrived, within 0.5 m and 30 degrees of it: a
-graph knows several of them, a single trajectory seldom more than one. A record names its room, its start and its moves;
-images and texts follow from these, so each can be replayed.
+Ways end at the target's own pose, though an episode succeeds within 0.5 m and 30 degrees of it: there the two views are
+equal, which is easy to see, while the edge of the zone where STOP counts is not. A record names its room, its start and
+its moves; images and texts follow from these, so each can be replayed.
 
 Most of what the agent navigates by is not good examples but what it did itself: a part of any trajectory, a target
-near it, half of them on the trajectory itself, and the best moves of the graph at every view as labels. What was done
-then says nothing of what is right, so there is nothing to copy but the views (Ross et al. 2011); and each part serves
-several targets.
+near it, and the best moves of the graph at every view as labels. What was done then says nothing of what is right, so
+there is nothing to copy but the views (Ross et al. 2011); and each part serves several targets.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.view_planning.lattice import MOVES, Move, arrived, breadth_first, path_nodes, random_walk
+from envs.view_planning.lattice import MOVES, Move, breadth_first, path_nodes, random_walk
 from envs.view_planning.tasks import CHOICES, Place
 
 from .graph import Router, Trajectory, ViewGraph
@@ -41,10 +40,9 @@ CAP = 0.15  # share of the moves of all other records that one of them should no
 class Record:
     """One supervised example.
 
-    `moves` lead from `start` to `goal`, or for "navigate" and "arrived" to where it counts as arrived there, unless
-    they are a part of a trajectory (`part`); a "sequence", "distance" or "inverse" shows only the start and the goal.
-    For the two choices `ends` and `paths` are the options, `paths[i]` leading to `ends[i]`, and `answer` is the right
-    one.
+    `moves` lead from `start` to `goal`, unless they are a part of a trajectory (`part`); a "sequence", "distance" or
+    "inverse" shows only the start and the goal. For the two choices `ends` and `paths` are the options, `paths[i]`
+    leading to `ends[i]`, and `answer` is the right one.
     """
 
     kind: str
@@ -81,31 +79,25 @@ class Sampler:
         self.trajectories = [own for own in trajectories if len(own.moves)]
         self.router = Router(graph)
         self.index = graph.index
-        self.metric = place.metric[self.router.nodes]
         self.usable = np.flatnonzero((self.router.forward != np.arange(len(graph))[:, None]).any(1))
         self.targets = np.array([place.telling(int(node)) for node in self.router.nodes], bool)
 
-    def near(self, goal: int) -> np.ndarray:
-        """The places that count as arrived at one of them, itself included."""
-        return np.flatnonzero(arrived(self.metric, self.metric[goal]))
-
     def path(
-        self, rng: np.random.Generator, length: tuple[int, int], used: np.ndarray, exact: bool
-    ) -> tuple[int, list[int], list[int], list[int], list[int]] | None:
-        """A random goal, and of a shortest way to it the places, the moves, and at every place what is best and how
-        many moves are left; None: this draw has none.
+        self, rng: np.random.Generator, length: tuple[int, int], used: np.ndarray
+    ) -> tuple[list[int], list[int], list[int], list[int]] | None:
+        """Places, moves, and what is best and how many moves are left at every place, of a shortest way to a random
+        goal; None: this draw has none.
 
         Args:
             length: fewest and most moves.
             used: how often each move was used so far; where several are right the rarest is taken.
-            exact: to the goal itself, not to where it counts as arrived.
         """
         if self.walk:
             return self._walk(rng, length)
         goal = int(rng.choice(self.usable))
         if not self.targets[goal]:
             return None
-        labels = self.router.labels([goal] if exact else self.near(goal))
+        labels = self.router.labels([goal])
         wanted = min(int(rng.integers(length[0], length[1] + 1)), int(labels.left.max()))
         if wanted < length[0]:
             return None
@@ -117,7 +109,7 @@ class Sampler:
             moves.append(int(rng.choice(right, p=share / share.sum())))
             at = int(self.router.forward[at, moves[-1]])
             places.append(at)
-        return goal, places, moves, [bits(labels.best[place]) for place in places], labels.left[places].tolist()
+        return places, moves, [bits(labels.best[place]) for place in places], labels.left[places].tolist()
 
     def along(self, rng: np.random.Generator) -> list[Record]:
         """Records of a part of a trajectory, one for each of `TARGETS` targets near it."""
@@ -126,19 +118,14 @@ class Sampler:
         first = int(rng.integers(len(own.moves) - count + 1))
         moves = tuple(map(int, own.moves[first : first + count]))
         places = [self.index[int(node)] for node in own.nodes[first : first + count + 1]]
-        whole = np.array([self.index[int(node)] for node in own.nodes])
         out = []
-        for number in range(TARGETS):
+        for _ in range(TARGETS):
             away = breadth_first(self.router.forward, places[int(rng.integers(len(places)))], self.longest)
-            asked = whole if number < TARGETS // 2 else np.arange(len(away))
-            asked = asked[self.targets[asked] & (away[asked] >= 0)]
-            if not len(asked):
-                continue
-            far = asked[away[asked] == min(int(rng.integers(self.longest + 1)), int(away[asked].max()))]
+            far = np.flatnonzero(self.targets & (away == min(int(rng.integers(self.longest + 1)), int(away.max()))))
             if not len(far):
                 continue
             goal = int(rng.choice(far))
-            labels = self.router.labels(self.near(goal))
+            labels = self.router.labels([goal])
             best, left = [bits(labels.best[place]) for place in places], labels.left[places].tolist()
             start, end = int(own.nodes[first]), int(self.router.nodes[goal])
             out.append(Record("navigate", self.place.index, start, end, moves, tuple(best), tuple(left), part=True))
@@ -146,14 +133,14 @@ class Sampler:
 
     def _walk(
         self, rng: np.random.Generator, length: tuple[int, int]
-    ) -> tuple[int, list[int], list[int], list[int], list[int]] | None:
+    ) -> tuple[list[int], list[int], list[int], list[int]] | None:
         start = int(rng.choice(self.usable))
         moves = random_walk(self.router.forward, start, int(rng.integers(length[0], length[1] + 1)), rng)
         if len(moves) < length[0]:
             return None
         places = path_nodes(self.router.forward, start, moves).tolist()
         best, left = [1 << move for move in (*moves, Move.STOP)], [*range(len(moves), -1, -1)]
-        return places[-1], places, moves, best, left
+        return places, moves, best, left
 
     def records(self, rng: np.random.Generator, kind: str, used: np.ndarray) -> list[Record]:
         """One record of a kind, or those of a part of a trajectory; empty: this draw has none."""
@@ -164,12 +151,12 @@ class Sampler:
         if kind == "navigate" and self.trajectories and not self.walk and rng.random() < PARTS:
             return self.along(rng)
         shortest = {"inverse": (1, 1), "arrived": (0, 2)}.get(kind, (1, self.longest))
-        found = self.path(rng, shortest, used, kind not in ("navigate", "arrived"))
+        found = self.path(rng, shortest, used)
         if found is None:
             return []
-        goal, places, moves, best, left = found
-        start, end = int(self.router.nodes[places[0]]), int(self.router.nodes[goal])
-        return [Record(kind, self.place.index, start, end, tuple(moves), tuple(best), tuple(left))]
+        places, moves, best, left = found
+        nodes = list(map(int, self.router.nodes[places]))
+        return [Record(kind, self.place.index, nodes[0], nodes[-1], tuple(moves), tuple(best), tuple(left))]
 
     def choice(self, rng: np.random.Generator, kind: str) -> list[Record]:
         """A multiple-choice record: four random walks of the graph from one node, of one length, to different ends."""
