@@ -341,7 +341,7 @@ def test_simulators_are_compared(place):
         (["sim=eqcollide", "sim.integrator=verlet"], "integrator must be one of"),
         (["sim=first_order", "sim.integrator=rk4"], "integrated with euler, got 'rk4'"),
         (["sim=egnn", "sim.layers=0"], "sim.layers=0 must be at least 1"),
-        (["sim=eqcollide", "seed=-1"], "seed=-1 must not be negative"),
+        (["sim=eqcollide", "seed=-1"], "seed=-1 must lie in [0, 2^32)"),
         (["sim=eqcollide", "trainer.precision=bf16-mixed"], "half precision"),
     ],
 )
