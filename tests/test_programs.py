@@ -246,7 +246,7 @@ def test_any_environment_with_a_recorded_dataset(workplace):
     arguments = ["env=gym", "env.id=envs:Corridor-v0", "+env.options.delay=20", f"data.root={data}", "policy.chunk=20"]
     arguments += [*[a for a in SMALL if not a.startswith("env")], "wandb=off"]
     taken = program("train.py", *arguments, "data.episodes=6", cwd=workplace)
-    assert "2 of 8 episodes are not used" in taken.stdout.replace("\n", " ")
+    assert "2 of 8 episodes are not used" in " ".join(taken.stdout.split())
     summary = json.loads((workplace / "runs/corridor-trace-0/summary.json").read_text())
     assert summary["scores"]["trained"]["episodes"] == 3 and summary["training"]["train_episodes"] == 5
     program("evaluate.py", "policy=runs/corridor-trace-0/policy.ts", "episodes=2", cwd=workplace)
