@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 
 def atomic_write(path: Path, content: bytes) -> None:
@@ -18,6 +19,17 @@ def atomic_write(path: Path, content: bytes) -> None:
     temporary.replace(path)
 
 
+def open_lock(folder: Path) -> tuple[IO[str], bool]:
+    """The lock of a folder, and whether it is ours now, or another process's."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    file = folder.with_name(f".{folder.name}.lock").open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return file, False
+    return file, True
+
+
 @contextmanager
 def only_writer(folder: Path, waiting: Callable[[], None]) -> Iterator[None]:
     """Keep other processes of this machine that ask for the same folder waiting.
@@ -28,11 +40,9 @@ def only_writer(folder: Path, waiting: Callable[[], None]) -> Iterator[None]:
         folder: it need not be there yet.
         waiting: called once when another process has it, before the wait.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f".{folder.name}.lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    file, ours = open_lock(folder)
+    with file:
+        if not ours:
             waiting()
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,6 +1,5 @@
 """The folder of a run: made once, finished once, and never continued with another configuration."""
 
-import fcntl
 import json
 import os
 import shutil
@@ -13,7 +12,7 @@ import yaml
 
 from .config import RunConfig, from_plain, to_plain
 from .errors import UserError
-from .files import atomic_write
+from .files import atomic_write, open_lock
 
 # Changing these does not change what is trained: a run may be continued with other values.
 FREE_KEYS = {"evaluation", "parallel", "wandb", "runs", "overwrite", "debug"}
@@ -64,17 +63,14 @@ def open_run(
 
 
 def _hold(folder: Path) -> None:
-    """Keep other processes from this run for as long as this one lives; Raises UserError where one has it."""
-    path = folder.with_name(f".{folder.name}.lock")
+    """Keep other processes from this run for as long as this one lives. Raises UserError where one has it."""
+    path = folder.absolute()
     if path in _held:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("a")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    file, ours = open_lock(folder)
+    if not ours:
         file.close()
-        raise UserError(f"another process is at work on {folder}; wait for it, or give another name=...") from None
+        raise UserError(f"another process is at work on {folder}; wait for it, or give another name=...")
     _held[path] = file
 
 

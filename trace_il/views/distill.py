@@ -161,9 +161,9 @@ class Sampler:
     def choice(self, rng: np.random.Generator, kind: str) -> list[Record]:
         """A multiple-choice record: four random walks of the graph from one node, of one length, to different ends."""
         at, length = int(rng.choice(self.usable)), int(rng.integers(1, self.longest_choice + 1))
-        options: dict[int, tuple[int, ...]] = {}
         if not self.targets[at]:
             return []
+        options: dict[int, tuple[int, ...]] = {}
         for _ in range(4 * CHOICES):
             moves = tuple(random_walk(self.router.forward, at, length, rng))
             end = int(path_nodes(self.router.forward, at, moves)[-1])
