@@ -22,7 +22,6 @@ from trace_il.config import (
     to_plain,
 )
 from trace_il.env_config import CorridorConfig, DelayedEvidenceConfig
-from trace_il.trainer import trim_metrics
 
 
 def test_run_folder_is_complete(workplace):
@@ -150,21 +149,22 @@ def test_killed_training_continues_to_the_same_weights(workplace):
     assert whole == killed
 
 
-@pytest.mark.parametrize("text", ["", "epoch,st", "epoch,step,a\n0,2,1.5\n1,5,"])
-def test_metrics_that_were_not_written_to_their_end_are_left_out(tmp_path, monkeypatch, text):
-    path = tmp_path / "metrics.csv"
-    path.write_text(text.removesuffix(","))
-    monkeypatch.setattr("trace_il.trainer.read_checkpoint", lambda _: {"global_step": 6})
-    trim_metrics(path, tmp_path)
-    assert (path.read_text() if path.exists() else "") == ("epoch,step,a\n0,2,1.5\n" if "a" in text else "")
-
-
 def test_two_processes_do_not_train_one_run(tmp_path):
     with (tmp_path / ".one.lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         words = [*SMALL, f"runs={tmp_path}", "name=one", "wandb=off", "overwrite=true"]
         out = program("train.py", *words, cwd=tmp_path, check=False)
     assert out.returncode == 2 and "another process is at work on" in out.stderr
+
+
+def test_nothing_is_deleted_that_other_processes_of_a_run_may_read(tmp_path, monkeypatch):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one/run.json").write_text("{}")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    words = [*SMALL, f"runs={tmp_path}", "name=one", "wandb=off", "overwrite=true"]
+    out = program("train.py", *words, cwd=tmp_path, check=False)
+    assert out.returncode == 2 and "other processes of this run may read it" in out.stderr
+    assert (tmp_path / "one/run.json").exists()
 
 
 OWN = """

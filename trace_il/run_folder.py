@@ -43,6 +43,10 @@ def open_run(
     if config.overwrite and folder.exists():
         if not (folder / "run.json").exists():
             raise UserError(f"overwrite=true would delete {folder}, which is not a run folder; delete it yourself")
+        if max(int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "SLURM_NTASKS")) > 1:
+            raise UserError(
+                f"overwrite=true cannot delete {folder}: other processes of this run may read it; delete it yourself"
+            )
         shutil.rmtree(folder)
     path, plain = folder / "config.yaml", to_plain(config)
     if path.exists():
