@@ -27,7 +27,7 @@ ENERGY_TOLERANCE = 0.1  # share of the kinetic energy at the start that a trajec
 SEEDS_EACH = 100  # scenes drawn for one trajectory before generation is given up
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trajectory:
     """T + 1 frames of one scene. Points of soft bodies come first, then those of pushers."""
 

@@ -3,6 +3,15 @@
 import numpy as np
 
 
+def _dot(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """Scalar products along the last axis: several times as fast as a sum over so short an axis."""
+    return np.einsum("...d,...d->...", one, two)
+
+
+def _length(vectors: np.ndarray) -> np.ndarray:
+    return np.sqrt(_dot(vectors, vectors))
+
+
 def contained(points: np.ndarray, corners: np.ndarray, elements: np.ndarray) -> np.ndarray:
     """How deep points (P, dim) are in a mesh of `elements` over `corners`, (P,), m; at most 0 outside of it.
 
@@ -27,21 +36,21 @@ def facet_distances(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
     if corners.shape[-1] == 2:
         return _segment_distances(points, corners[:, 0], corners[:, 1])
     one, two, arm = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0], points[:, None] - corners[:, 0]
-    a, b, c = (one * one).sum(-1), (one * two).sum(-1), (two * two).sum(-1)
-    x, y = (arm * one).sum(-1), (arm * two).sum(-1)
+    a, b, c = _dot(one, one), _dot(one, two), _dot(two, two)
+    x, y = _dot(arm, one), _dot(arm, two)
     scale = a * c - b * b
     u, v = (c * x - b * y) / scale, (a * y - b * x) / scale
     inside = (u >= 0) & (v >= 0) & (u + v <= 1)
     normal = np.cross(one, two)
-    height = np.abs((arm * normal).sum(-1)) / np.linalg.norm(normal, axis=-1)
+    height = np.abs(_dot(arm, normal)) / _length(normal)
     sides = [_segment_distances(points, corners[:, i], corners[:, j]) for i, j in ((0, 1), (1, 2), (2, 0))]
     return np.where(inside, height, np.min(sides, axis=0))
 
 
 def _segment_distances(points: np.ndarray, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
     along, arm = end - begin, points[:, None] - begin
-    t = ((arm * along).sum(-1) / (along * along).sum(-1)).clip(0, 1)
-    return np.linalg.norm(arm - t[..., None] * along, axis=-1)
+    t = (_dot(arm, along) / _dot(along, along)).clip(0, 1)
+    return _length(arm - t[..., None] * along)
 
 
 def _end_distances(one: np.ndarray, two: np.ndarray) -> np.ndarray:
@@ -56,12 +65,12 @@ def edge_distances(one: np.ndarray, two: np.ndarray) -> np.ndarray:
     of an end to the other segment (Ericson, Real-Time Collision Detection, 5.1.9)."""
     d, e = (one[:, 1] - one[:, 0])[:, None], (two[:, 1] - two[:, 0])[None]
     r = one[:, None, 0] - two[None, :, 0]
-    a, b, f = (d * d).sum(-1), (d * e).sum(-1), (e * e).sum(-1)
-    c, g = (d * r).sum(-1), (e * r).sum(-1)
+    a, b, f = _dot(d, d), _dot(d, e), _dot(e, e)
+    c, g = _dot(d, r), _dot(e, r)
     scale = np.maximum(a * f - b * b, 1e-18)
     s, t = (b * g - c * f) / scale, (a * g - b * c) / scale
     inside = (s >= 0) & (s <= 1) & (t >= 0) & (t <= 1)
-    between = np.linalg.norm(r + s[..., None] * d - t[..., None] * e, axis=-1)
+    between = _length(r + s[..., None] * d - t[..., None] * e)
     return np.minimum(np.where(inside, between, np.inf), _end_distances(one, two))
 
 
@@ -69,14 +78,20 @@ def crossing(edges: np.ndarray, corners: np.ndarray) -> np.ndarray:
     """Which of segments (N, 2, 3) go through which of triangles (F, 3, 3), (N, F) (Moeller and Trumbore 1997)."""
     along = (edges[:, 1] - edges[:, 0])[:, None]
     one, two = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    cross = np.cross(along, two)
-    scale = (cross * one).sum(-1)
+    cross = _cross(along, two)
+    scale = _dot(cross, one)
     scale = np.where(np.abs(scale) < 1e-18, np.nan, scale)  # parallel: no comparison below holds
     arm = edges[:, None, 0] - corners[:, 0]
-    u = (arm * cross).sum(-1) / scale
-    other = np.cross(arm, one)
-    v, t = (along * other).sum(-1) / scale, (two * other).sum(-1) / scale
+    u = _dot(arm, cross) / scale
+    other = _cross(arm, one)
+    v, t = _dot(along, other) / scale, _dot(two, other) / scale
     return (u >= 0) & (v >= 0) & (u + v <= 1) & (t >= 0) & (t <= 1)
+
+
+def _cross(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """`np.cross` in 3D without its checks."""
+    (a, b, c), (x, y, z) = np.moveaxis(one, -1, 0), np.moveaxis(two, -1, 0)
+    return np.stack([b * z - c * y, c * x - a * z, a * y - b * x], axis=-1)
 
 
 def crossing_depths(one: np.ndarray, two: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
@@ -57,6 +58,12 @@ def gaps(truth: Trajectory, positions: np.ndarray) -> np.ndarray:
                 continue
             out[frame] = min(out[frame], surface_gap(now, (surfaces[a], surfaces[b]), (solids[a], solids[b]), SEEN))
     return out
+
+
+@lru_cache(maxsize=512)
+def true_gaps(truth: Trajectory) -> np.ndarray:
+    """`gaps` of the truth itself, which every simulator is compared with."""
+    return gaps(truth, truth.positions)
 
 
 def pusher_gaps(truth: Trajectory, positions: np.ndarray) -> np.ndarray:
@@ -125,7 +132,7 @@ def rollout_scores(truth: Trajectory, result: Prediction) -> dict[str, float]:
     scores["transport"] = float(np.sqrt(cost[linear_sum_assignment(cost)].mean()))
     free = frames
     if len(truth.young) > 1:
-        wanted = gaps(truth, truth.positions[:frames])
+        wanted = true_gaps(truth)[:frames]
         scores |= contact_scores(gaps(truth, result.positions), wanted, TOUCH)
         free = min([frames, *(np.flatnonzero(wanted < TOUCH) - 1).tolist()])
     for name, there, measure in (("pusher", truth.kinematic.any(), pusher_gaps), ("wall", len(truth.walls), wall_gaps)):
@@ -168,7 +175,7 @@ def summarise(scores: Sequence[dict[str, float]]) -> dict[str, Any]:
 
 def at_impact(trajectory: Trajectory) -> Trajectory:
     """The same from two frames before its bodies are nearest to each other."""
-    first = max(0, int(gaps(trajectory, trajectory.positions).argmin()) - 2)
+    first = max(0, int(true_gaps(trajectory).argmin()) - 2)
     cut = {name: getattr(trajectory, name)[first:] for name in ("positions", "velocities")}
     return replace(trajectory, **cut)
 
