@@ -199,6 +199,16 @@ def equivariance_error(model: LearnedModel, trajectories: Sequence[Trajectory], 
     )
 
 
+def represented_gap_error(model: LearnedModel, trajectories: Sequence[Trajectory]) -> float:
+    """Error of the smallest gap, m, that comes from the model's variables alone: of the truth, encoded and decoded."""
+    errors = []
+    for truth in trajectories:
+        if true_gaps(truth).min() < SEEN:
+            shown = model.decode([truth], model.encode([truth], [truth.positions.astype(float)]).numpy())[0]
+            errors.append(abs(gaps(truth, shown).min() - true_gaps(truth).min()))
+    return float(np.mean(errors))
+
+
 def _wide(trajectory: Trajectory) -> Trajectory:
     """In float64, so that moving a scene does not round it."""
     names = ("positions", "velocities", "gravity", "walls")

@@ -17,6 +17,7 @@ from sims.metrics import (
     equivariance_error,
     gaps,
     pusher_gaps,
+    represented_gap_error,
     rollout_scores,
     summarise,
     wall_gaps,
@@ -198,6 +199,13 @@ def test_scores_of_what_pushers_and_walls_do(dim, world, name):
     bad[:, soft] += np.linspace(0, 1, len(bad))[:, None, None] * (aim - bad[-1, soft].mean(0))
     found = rollout_scores(truth, replace(right, positions=bad))
     assert found[f"{name}_penetration"] > 0.02 and found[f"{name}_gap_error"] > 0.01
+
+
+def test_what_control_points_can_show_of_a_gap(scenes):
+    truth = scenes["free", 2]
+    assert represented_gap_error(network("gns"), [truth]) < 1e-9
+    few, many = (Recipe("eqcollide", 2, {"control_points": count}).build().double() for count in (6, 40))
+    assert represented_gap_error(many, [truth]) < 0.5 * represented_gap_error(few, [truth])
 
 
 def test_a_missed_touch_counts_as_missed_by_all_frames():
