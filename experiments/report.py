@@ -151,6 +151,24 @@ def reference_table(about: Row) -> str:
     return f"{text}{about['rows'][0]['episodes']} closed-loop episodes a seed. "
 
 
+def reference_plot(contents: list[Row]) -> Figure:
+    """Success of the base policies by task, each seed a dot, with what is published as a line."""
+    figure, axis = plt.subplots(figsize=(7, 3.4), layout="constrained")
+    tasks = grouped(contents[0]["rows"], lambda row: row["task"])
+    for place, rows in enumerate(tasks.values()):
+        for x, (policy, color) in zip((-0.2, 0.2), (("act", "C0"), ("diffusion", "C1")), strict=True):
+            values = [100 * row["success"] for row in rows if row["policy"] == policy]
+            axis.bar(place + x, np.mean(values), 0.36, color=color, label=f"{policy}, no memory" if not place else None)
+            axis.plot([place + x] * len(values), values, "k.", markersize=4)
+        level = float(rows[0]["published"].split()[0])
+        label = None if place else "Diffusion Policy, Ze et al. 2024"
+        axis.plot([place - 0.42, place + 0.42], [level, level], "k--", linewidth=1, label=label)
+    axis.set_xticks(range(len(tasks)), [task.removesuffix("-v3") for task in tasks], fontsize=8)
+    axis.set(ylabel="success, %", ylim=(0, 105))
+    axis.legend(fontsize=7, loc="lower left")
+    return figure
+
+
 def mean_table(about: Row) -> str:
     """Numbers averaged over seeds, by everything else that the rows say; a block for each kind of row."""
     text = ""
@@ -323,7 +341,7 @@ REPORTS = {
     "tables": (score_table, score_plot),
     "learning_sooner": (steps_table, steps_plot),
     "diagnostics": (mean_table, diagnostics_plot),
-    "reference": (reference_table, score_plot),
+    "reference": (reference_table, reference_plot),
     "performance": (mean_table, performance_plot),
     "simulators": (simulators_table, simulators_plot),
     "view_planning": (views_table, views_plot),
