@@ -15,7 +15,7 @@ COLUMNS = (
     ("transport", "transport, m", "{:.3f}"),
     ("diverged", "diverged", "{:.2f}"),
     ("gap_error", "gap error, mm", "{:.1f}"),
-    ("gap_error_represented", "of the truth as it is represented, mm", "{:.1f}"),
+    ("gap_error_represented", "of the truth, encoded and decoded, mm", "{:.1f}"),
     ("penetration", "penetration, mm", "{:.1f}"),
     ("impact_frames_median", "impact, frames", "{:.1f}"),
     ("missed_impact", "impact missed", "{:.2f}"),
@@ -127,12 +127,14 @@ def simulators_plot(contents: list[Row]) -> Figure:
     """By dimension: error of each simulator on each test, and validation error over training."""
     rows = [row for about in contents for row in about["rows"] if "pace" not in row]
     dims = sorted({row["dim"] for row in rows})
+    sims = list(dict.fromkeys(row["sim"] for row in rows if "test" in row))  # one colour in all panels
     figure, axes = plt.subplots(2, len(dims), figsize=(7.5 * len(dims), 8), layout="constrained", squeeze=False)
     for column, dim in enumerate(dims):
         judged = [row for row in rows if row["dim"] == dim and row.get("times") == 1 and "test" in row]
         tests = list(dict.fromkeys(row["test"] for row in judged))
         axis = axes[0, column]
-        for index, ((sim,), members) in enumerate(_groups(judged, "sim").items()):
+        for (sim,), members in _groups(judged, "sim").items():
+            index = sims.index(sim)
             for place, test in enumerate(tests):
                 values = [row["mse"] for row in members if row["test"] == test]
                 x = place + (index - 5) * 0.07
@@ -145,12 +147,11 @@ def simulators_plot(contents: list[Row]) -> Figure:
         axis = axes[1, column]
         seconds = {(row["sim"], row["seed"]): (row["cpu_seconds"], row["steps"]) for row in judged}
         curves = [row for row in rows if row["dim"] == dim and row.get("times") == 1 and "step" in row]
-        names = list(dict.fromkeys(row["sim"] for row in curves))
         for (sim, seed), members in _groups(curves, "sim", "seed").items():
             taken, steps = seconds.get((sim, seed), (0.0, 0))
             if steps:
                 axis.plot([row["step"] * taken / steps for row in members], [row["mse"] for row in members],
-                          color=COLORS[names.index(sim) % 20], label=sim if seed == 0 else None)  # fmt: skip
+                          color=COLORS[sims.index(sim) % 20], label=sim if seed == 0 else None)  # fmt: skip
         axis.set(yscale="log", xlabel="training, core s", ylabel="validation rollout MSE, m^2")
         axis.legend(fontsize=6)
     return figure
