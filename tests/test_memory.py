@@ -152,14 +152,21 @@ def test_recall_redraws_what_only_the_memory_holds():
     seen = thumbnails(images[:, 1], 4)
     spread = (seen.mean(0) - seen).square().mean()
     assert (recalled - seen).square().mean() < 0.2 * spread
-    # A slot alone shows it too, if less well than all together; none does before it was seen.
-    readout = memory.scan(given)
-    shown = torch.stack(
-        [head.remembered(readout.slots[b], given.address[b], readout.write_strength[b]) for b in range(16)]
-    )
-    assert shown.shape == (16, 6, 2, 2, 4, 4, 3)
-    errors = (shown - seen[:, None, None]).square().mean((0, 3, 4, 5, 6))  # (tick, slot)
-    assert errors[-1].min() < 0.8 * spread < errors[0].min()
+
+
+def test_a_slot_is_asked_for_the_tick_of_which_it_holds_most():
+    torch.manual_seed(0)
+    head, slots, address = RecallHead(2, 8, 6, cameras=2, size=4), torch.randn(6, 2, 8), torch.eye(6)
+    strength = torch.zeros(6, 2)
+    strength[1, 0], strength[3, 0], strength[4, 0] = 1.0, 0.3, 0.4  # of tick 1 there is left 0.42, of 3 0.18, of 4 0.4
+    strength[2, 1], strength[4, 1] = 0.5, 0.9
+    shown = head.remembered(slots, address, strength)
+    assert shown.shape == (6, 2, 2, 4, 4, 3)
+    for tick, slot, asked in ((1, 0, 1), (5, 0, 1), (3, 1, 2), (5, 1, 4)):
+        alone = head(slots[tick : tick + 1, slot : slot + 1], address[asked : asked + 1])
+        assert torch.allclose(shown[tick, slot], alone[0], atol=1e-6)
+        other = head(slots[tick : tick + 1, slot : slot + 1], address[5:])
+        assert not torch.allclose(shown[tick, slot], other[0], atol=1e-4)
 
 
 def test_ablations_of_trace():
