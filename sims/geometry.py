@@ -41,7 +41,7 @@ def facet_distances(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
     scale = a * c - b * b
     u, v = (c * x - b * y) / scale, (a * y - b * x) / scale
     inside = (u >= 0) & (v >= 0) & (u + v <= 1)
-    normal = np.cross(one, two)
+    normal = _cross(one, two)
     height = np.abs(_dot(arm, normal)) / _length(normal)
     sides = [_segment_distances(points, corners[:, i], corners[:, j]) for i, j in ((0, 1), (1, 2), (2, 0))]
     return np.where(inside, height, np.min(sides, axis=0))
