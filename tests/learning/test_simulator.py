@@ -14,15 +14,15 @@ from sims.dataset import describe
 from sims.model import predict
 from sims.scenes import SceneSettings, random_scene
 
-DATA = ["env.world=mixed", "env.bodies=[1,3]", "evaluation.scenes=16", "evaluation.recording=false", "wandb=off"]
-TRAINING = ["data.trajectories=96", "data.validation=6", "trainer.epochs=5", "trainer.steps_per_epoch=40"]
+COMMON = ["env.world=mixed", "env.bodies=[1,3]", "data.trajectories=96", "data.validation=6"]
+COMMON += ["evaluation.scenes=16", "evaluation.recording=false", "wandb=off"]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("simulator")
-    for name, more in (("eqcollide", TRAINING), ("ballistic", [])):
-        program("train.py", f"sim={name}", *DATA, *more, f"name={name}", cwd=folder, timeout=1800)
+    for name, more in (("eqcollide", ["trainer.epochs=5", "trainer.steps_per_epoch=40"]), ("ballistic", [])):
+        program("train.py", f"sim={name}", *COMMON, *more, f"name={name}", cwd=folder, timeout=1800)
     return folder
 
 
