@@ -53,6 +53,10 @@ class Trajectory:
     def frames(self) -> int:
         return len(self.positions) - 1
 
+    def by_body(self, corners: np.ndarray) -> list[np.ndarray]:
+        """Which of some facets or elements (N, ...) are of each soft body."""
+        return [corners[self.body[corners[:, 0]] == body] for body in range(len(self.young))]
+
 
 def describe(scene: Scene, states: list[State], seed: int, dtype: Any = np.float32) -> Trajectory:
     """Frames of a scene as a trajectory; states, gravity and walls are rounded to `dtype`, as they are on disk."""

@@ -53,6 +53,26 @@ def _segment_distances(points: np.ndarray, begin: np.ndarray, end: np.ndarray) -
     return _length(arm - t[..., None] * along)
 
 
+def nearest_weights(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """Barycentric weights (N, dim) of the point of each facet (N, dim, dim) that is nearest to the point (N, dim)."""
+    dim = corners.shape[-1]
+    sides = [(0, 1)] if dim == 2 else [(0, 1), (1, 2), (2, 0)]
+    choices = []
+    for i, j in sides:
+        along = corners[:, j] - corners[:, i]
+        t = (_dot(points - corners[:, i], along) / _dot(along, along)).clip(0, 1)
+        choices.append(np.stack([1 - t if k == i else t if k == j else 0 * t for k in range(dim)], axis=1))
+    if dim == 3:
+        one, two, arm = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0], points - corners[:, 0]
+        a, b, c, x, y = _dot(one, one), _dot(one, two), _dot(two, two), _dot(arm, one), _dot(arm, two)
+        u, v = (c * x - b * y) / (a * c - b * b), (a * y - b * x) / (a * c - b * b)
+        within = ((u >= 0) & (v >= 0) & (u + v <= 1))[:, None]
+        choices.append(np.where(within, np.stack([1 - u - v, u, v], axis=1), choices[0]))
+    feet = np.einsum("snk,nkd->snd", choices, corners)
+    nearest = _length(points - feet).argmin(0)
+    return np.stack(choices)[nearest, np.arange(len(points))]
+
+
 def _end_distances(one: np.ndarray, two: np.ndarray) -> np.ndarray:
     """Distances (N, M) of the nearest end of segments (N, 2, dim) and (M, 2, dim) to the other segment."""
     ends = [_segment_distances(one[:, i], two[:, 0], two[:, 1]) for i in (0, 1)]
@@ -133,8 +153,8 @@ def surface_gap(
     gap = min(reach, _sides_gap(points, surfaces, reach))
     for own, other in ((0, 1), (1, 0)):
         tips, corners = points[np.unique(surfaces[own])], points[surfaces[other]]
-        tips = tips[_near(tips[:, None], corners, reach)]
-        corners = corners[_near(corners, tips, reach)] if len(tips) else corners[:0]
+        tips = tips[near_box(tips[:, None], corners, reach)]
+        corners = corners[near_box(corners, tips, reach)] if len(tips) else corners[:0]
         if len(corners):
             distance = facet_distances(tips, corners).min(1)
             inside = contained(tips, points, solids[other]) > 0
@@ -149,7 +169,7 @@ def _sides_gap(points: np.ndarray, surfaces: tuple[np.ndarray, np.ndarray], reac
     pairs = [[0, 1]] if flat else [[0, 1], [1, 2], [2, 0]]
     edges = [np.unique(np.sort(own[:, pairs].reshape(-1, 2), axis=1), axis=0) for own in surfaces]
     parts = [points[own] for own in edges]
-    parts = [own[_near(own, points[other], reach)] for own, other in zip(parts, surfaces[::-1], strict=True)]
+    parts = [own[near_box(own, points[other], reach)] for own, other in zip(parts, surfaces[::-1], strict=True)]
     if not all(map(len, parts)):
         return reach
     if flat:
@@ -163,7 +183,7 @@ def _sides_gap(points: np.ndarray, surfaces: tuple[np.ndarray, np.ndarray], reac
     return -deep if deep > 0 else float(distance.min())
 
 
-def _near(parts: np.ndarray, others: np.ndarray, reach: float) -> np.ndarray:
+def near_box(parts: np.ndarray, others: np.ndarray, reach: float) -> np.ndarray:
     """Which of parts (N, corners, dim) come within `reach` of the box around others (..., dim)."""
     others = others.reshape(-1, others.shape[-1])
     return ((parts.max(1) > others.min(0) - reach) & (parts.min(1) < others.max(0) + reach)).all(1)

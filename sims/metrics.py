@@ -47,7 +47,7 @@ def gaps(truth: Trajectory, positions: np.ndarray) -> np.ndarray:
     """Smallest distance between the surfaces of soft bodies in each frame, (T + 1,), at most SEEN; negative: how deep
     one body is in another."""
     bodies = len(truth.young)
-    surfaces, solids = _of_bodies(truth, truth.surface), _of_bodies(truth, truth.elements)
+    surfaces, solids = truth.by_body(truth.surface), truth.by_body(truth.elements)
     out = np.full(len(positions), SEEN)
     own = [positions[:, truth.body == body] for body in range(bodies)]
     low, high = (np.stack([ends(points, axis=1) for points in own]) for ends in (np.min, np.max))  # (bodies, T, dim)
@@ -68,7 +68,7 @@ def true_gaps(truth: Trajectory) -> np.ndarray:
 
 def pusher_gaps(truth: Trajectory, positions: np.ndarray) -> np.ndarray:
     """The same between soft bodies and pushers."""
-    surfaces, solids = _of_bodies(truth, truth.surface), _of_bodies(truth, truth.elements)
+    surfaces, solids = truth.by_body(truth.surface), truth.by_body(truth.elements)
     out = np.full(len(positions), SEEN)
     for pusher in np.unique(truth.body[truth.kinematic]):
         places = positions[:, truth.body == pusher]
@@ -84,11 +84,6 @@ def wall_gaps(truth: Trajectory, positions: np.ndarray) -> np.ndarray:
     """The same between soft bodies and walls."""
     inside = positions[:, ~truth.kinematic] @ truth.walls[:, :-1].T - truth.walls[:, -1]
     return np.minimum(inside.min((1, 2)), SEEN)
-
-
-def _of_bodies(truth: Trajectory, corners: np.ndarray) -> list[np.ndarray]:
-    """Which of some facets or elements (N, ...) are of each soft body."""
-    return [corners[truth.body[corners[:, 0]] == body] for body in range(len(truth.young))]
 
 
 def contact_scores(found: np.ndarray, wanted: np.ndarray, touch: float) -> dict[str, float]:
@@ -199,14 +194,11 @@ def equivariance_error(model: LearnedModel, trajectories: Sequence[Trajectory], 
     )
 
 
-def represented_gap_error(model: LearnedModel, trajectories: Sequence[Trajectory]) -> float:
-    """Error of the smallest gap, m, that comes from the model's variables alone: of the truth, encoded and decoded."""
-    errors = []
-    for truth in trajectories:
-        if true_gaps(truth).min() < SEEN:
-            shown = model.decode([truth], model.encode([truth], [truth.positions.astype(float)]).numpy())[0]
-            errors.append(abs(gaps(truth, shown).min() - true_gaps(truth).min()))
-    return float(np.mean(errors))
+def field_gap_error(model: LearnedModel, trajectories: Sequence[Trajectory]) -> float:
+    """Error of the smallest gap, m, of what a model predicts before it separates surfaces; a mean over scenes."""
+    near = [truth for truth in trajectories if true_gaps(truth).min() < SEEN]
+    found = [gaps(truth, predict(model, [truth], truth.frames, separate=False)[0].positions).min() for truth in near]
+    return float(np.mean([abs(gap - true_gaps(truth).min()) for gap, truth in zip(found, near, strict=True)]))
 
 
 def _wide(trajectory: Trajectory) -> Trajectory:

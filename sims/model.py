@@ -87,6 +87,10 @@ class LearnedModel(nn.Module):
     def decode(self, trajectories: Sequence[Trajectory], values: np.ndarray) -> list[np.ndarray]:
         """The inverse; (T, P, dim) of each scene. What it says of pushers does not count."""
 
+    def separate(self, trajectory: Trajectory, positions: np.ndarray) -> np.ndarray:
+        """Decoded positions (T, P, dim) with surfaces pushed apart, by models that do so."""
+        return positions
+
     @abstractmethod
     def weights(self, statics: Any) -> Tensor:
         """How much each variable counts, (S, ...); 0 for padding and pushers."""
@@ -169,12 +173,14 @@ class Prediction:
 
 @torch.no_grad()
 def predict(
-    model: LearnedModel, trajectories: Sequence[Trajectory], frames: int, dt: float = FRAME, statics: Any = None
-) -> list[Prediction]:
+    model: LearnedModel, trajectories: Sequence[Trajectory], frames: int, dt: float = FRAME, statics: Any = None,
+    separate: bool = True,
+) -> list[Prediction]:  # fmt: skip
     """`frames` frames of dt s of each scene, from its first state.
 
     Args:
         statics: of these scenes, if they are known already.
+        separate: push surfaces of the predicted frames apart, if the model does; False: as its variables have them.
     """
     statics = model.statics(trajectories) if statics is None else statics
     like = model.place
@@ -191,6 +197,8 @@ def predict(
         steps = dt * np.cumsum(speeds[:, scene, :count].numpy(), axis=0)
         positions[scene][:, pushed] = trajectory.positions[0, pushed] + np.concatenate([0 * steps[:1], steps])
         velocities[scene][:, pushed] = speeds[:, scene, :count][[*range(frames), frames - 1]].numpy()
+        if separate:
+            positions[scene][1:] = model.separate(trajectory, positions[scene][1:])
         out.append(Prediction(positions[scene], velocities[scene], latent[:, scene]))
     return out
 
@@ -277,7 +285,8 @@ def stretches(trajectory: Trajectory, positions: np.ndarray) -> np.ndarray:
 
 
 class LearnedSimulator:
-    """A trained model behind the simulator's contract. A step is a function of the state alone.
+    """A trained model behind the simulator's contract. A step is a function of the state alone, and surfaces are as the
+    model's variables have them: pushed apart, they would be another state.
 
     Args:
         model: the trained model.
@@ -314,5 +323,5 @@ class LearnedSimulator:
         state.check()
         now = replace(self.described, positions=state.positions[None], velocities=state.velocities[None])
         frames = max(1, math.ceil(dt / FRAME - 1e-6))
-        result = predict(self.model, [now], frames, dt / frames, self.statics)[0]
+        result = predict(self.model, [now], frames, dt / frames, self.statics, separate=False)[0]
         return State(result.positions[-1], result.velocities[-1], state.body, state.kinematic)

@@ -8,6 +8,7 @@ import torch
 
 from sims.build import MODELS, Recipe, load, save
 from sims.dataset import FRAME, Trajectory, simulate, transformed
+from sims.eqcollide.separation import separated
 from sims.geometry import crossing, crossing_depths, edge_distances, facet_distances
 from sims.learn import SimulatorModule, TrajectoryDataModule, _Windows
 from sims.metrics import (
@@ -15,15 +16,17 @@ from sims.metrics import (
     TOUCH,
     contact_scores,
     equivariance_error,
+    field_gap_error,
     gaps,
     pusher_gaps,
-    represented_gap_error,
     rollout_scores,
     summarise,
+    true_gaps,
     wall_gaps,
 )
 from sims.model import LearnedSimulator, Prediction, Range, predict
 from sims.scenes import SceneSettings, random_rotation, random_scene
+from sims.state import CONTACT_RADIUS
 
 SMALL = {"gns": {"width": 16, "layers": 2}, "meshgraphnets": {"width": 16, "layers": 2}}
 SMALL |= {name: {"width": 16, "layers": 2} for name in ("egnn", "segno")}
@@ -201,11 +204,45 @@ def test_scores_of_what_pushers_and_walls_do(dim, world, name):
     assert found[f"{name}_penetration"] > 0.02 and found[f"{name}_gap_error"] > 0.01
 
 
-def test_what_control_points_can_show_of_a_gap(scenes):
-    truth = scenes["free", 2]
-    assert represented_gap_error(network("gns"), [truth]) < 1e-9
-    few, many = (Recipe("eqcollide", 2, {"control_points": count}).build().double() for count in (6, 40))
-    assert represented_gap_error(many, [truth]) < 0.5 * represented_gap_error(few, [truth])
+MEASURES = {"free": gaps, "pusher": pusher_gaps, "box": wall_gaps}
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+@pytest.mark.parametrize("world", MEASURES)
+def test_surfaces_are_pushed_apart(scenes, world, dim):
+    truth, measure = scenes[world, dim], MEASURES[world]
+    touch = CONTACT_RADIUS * (2 if world == "free" else 1)
+    now = truth.positions[measure(truth, truth.positions).argmin()].astype(float)
+    if world == "box":
+        inside = now @ truth.walls[:, :-1].T - truth.walls[:, -1]
+        point, wall = np.unravel_index(inside.argmin(), inside.shape)
+        own, aim = truth.body == truth.body[point], -truth.walls[wall, :-1]
+    else:  # towards the middle of the body that it meets
+        own = truth.body == 1 if world == "free" else truth.kinematic
+        aim = now[truth.body == 0].mean(0) - now[own].mean(0)
+    aim = own[:, None] * aim / np.linalg.norm(aim)
+    deep = now[None] + (0.022 if world == "free" else 0.012) * aim
+    assert measure(truth, deep).min() < touch - 0.004
+    mended = separated(truth, deep)
+    assert measure(truth, mended).min() > max(0, measure(truth, deep).min() + 0.002)
+    assert np.linalg.norm(mended - deep, axis=-1).max() < 0.035
+    if world == "free":
+        np.testing.assert_array_equal(separated(truth, truth.positions[:1]), truth.positions[:1])  # no touch yet
+    matrix, shift = random_rotation(dim, np.random.default_rng(1)), np.full(dim, 0.3)
+    turned = separated(transformed(truth, matrix, shift), deep @ matrix.T + shift)
+    np.testing.assert_allclose(turned, mended @ matrix.T + shift, atol=1e-6)
+
+
+def test_only_what_is_shown_is_pushed_apart(scenes):
+    truth, model = scenes["free", 2], network("eqcollide")
+    shown, field = predict(model, [truth], 12)[0], predict(model, [truth], 12, separate=False)[0]
+    assert gaps(truth, shown.positions).min() > gaps(truth, field.positions).min() + 0.001
+    np.testing.assert_array_equal(shown.latent, field.latent)
+    np.testing.assert_array_equal(shown.velocities, field.velocities)
+    assert field_gap_error(model, [truth]) > abs(gaps(truth, shown.positions).min() - true_gaps(truth)[:13].min())
+    alone = Recipe("eqcollide", 2, {"collide": False}).build().double()  # bodies that do not feel each other
+    pair = (predict(alone, [truth], 12, separate=choice)[0].positions for choice in (True, False))
+    np.testing.assert_array_equal(*pair)
 
 
 def test_a_missed_touch_counts_as_missed_by_all_frames():
@@ -228,7 +265,7 @@ def test_a_simulator_steps_as_it_was_judged(scenes, name):
         return
     simulator, scene = LearnedSimulator(model), random_scene(SceneSettings(2, "pusher"), 3)
     state = simulator.reset(scene)
-    whole = predict(model, [simulator.described], 20)[0]
+    whole = predict(model, [simulator.described], 20, separate=False)[0]
     for _ in range(20):
         state = simulator.step(state, FRAME)
     np.testing.assert_allclose(state.positions, whole.positions[-1], atol=1e-9)

@@ -29,7 +29,7 @@ from rich.console import Console  # noqa: E402
 from simulators.cost import cost_rows, speed_rows  # noqa: E402
 
 from sims.build import load  # noqa: E402
-from sims.metrics import at_impact, equivariance_error, represented_gap_error  # noqa: E402
+from sims.metrics import at_impact, equivariance_error, field_gap_error  # noqa: E402
 from sims.scenes import UNSEEN, SceneSettings  # noqa: E402
 from trace_il.files import atomic_write  # noqa: E402
 from trace_il.scores import write_results  # noqa: E402
@@ -185,7 +185,7 @@ def evaluate(case: Case, scenes: dict[str, list[Any]], jobs: int, console: Conso
     touching = [at_impact(trajectory) for trajectory in scenes["as trained"][:4]]
     rows[0]["equivariance_float32"] = equivariance_error(model, touching, 1)
     rows[0]["equivariance_float64"] = equivariance_error(model.double(), touching, 1)
-    rows[0]["gap_error_represented"] = represented_gap_error(model, scenes["as trained"])
+    rows[0]["gap_error_field"] = field_gap_error(model, scenes["as trained"])
     atomic_write(done, json.dumps({"judged_by": judged_by, "rows": rows}).encode())
     return rows
 

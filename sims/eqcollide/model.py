@@ -11,6 +11,7 @@ from ..model import LearnedModel
 from .decoder import interpolation
 from .dynamics import Dynamics, Prepared
 from .encoder import Statics, controls, gather
+from .separation import separated
 
 
 class EqCollide(LearnedModel):
@@ -63,6 +64,9 @@ class EqCollide(LearnedModel):
                 particles[:, points] = control.decode @ values[:, scene, body]
             out.append(particles)
         return out
+
+    def separate(self, trajectory: Trajectory, positions: np.ndarray) -> np.ndarray:
+        return separated(trajectory, positions) if self.dynamics.collide else positions
 
     def query(self, trajectory: Trajectory, body: int, points: np.ndarray, latent: Tensor) -> Tensor:
         """The field at any points of a body, whatever its mesh; differentiable in `latent`.
