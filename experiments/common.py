@@ -6,7 +6,7 @@ Finished runs are not repeated and interrupted ones continue, since train.py doe
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +82,19 @@ class Case:
         more += ["evaluation.episodes=200"] if self.setting in TWO_BITS else []
         window = WINDOWS.get(self.setting, ()) if self.memory == "transformer" else ()
         return [*SETTINGS[self.setting], *more, f"evaluation.cleared={self.memory == 'trace'}", *arm, *window]
+
+
+def grouped(rows: list[Any], key: Callable[[Any], Hashable]) -> dict[Any, list[Any]]:
+    """Rows by `key`, in the order in which keys come first."""
+    out: dict[Any, list[Any]] = {}
+    for row in rows:
+        out.setdefault(key(row), []).append(row)
+    return out
+
+
+def markdown(header: list[str], lines: list[list[str]]) -> str:
+    """A table."""
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *lines))
 
 
 def program(*words: str) -> None:

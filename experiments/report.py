@@ -5,15 +5,14 @@ Reads experiments/<name>/results/*.json, writes experiments/<name>/table.md and 
 
 import argparse
 import json
-from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from common import Row, grouped, markdown
 from look_then_act.tables import look_plot, look_table
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -23,24 +22,11 @@ from simulators.tables import simulators_plot, simulators_table
 from view_planning.tables import views_plot, views_table
 
 HERE = Path(__file__).resolve().parent
-Row = dict[str, Any]
 SCORES = (
     ("progress", "stage progress %", 1),
     ("branch_accuracy", "branch accuracy %", 100),
     ("success", "success %", 100),
 )
-
-
-def grouped(rows: list[Any], key: Callable[[Any], Hashable]) -> dict[Any, list[Any]]:
-    """Rows by `key`, in the order in which keys come first."""
-    out: dict[Any, list[Row]] = {}
-    for row in rows:
-        out.setdefault(key(row), []).append(row)
-    return out
-
-
-def markdown(header: list[str], lines: list[list[str]]) -> str:
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *lines))
 
 
 def source(about: Row) -> str:

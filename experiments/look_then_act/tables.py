@@ -1,20 +1,13 @@
 """Table and plot of looking and acting; called by ../report.py."""
 
-from typing import Any
+from operator import itemgetter
 
 import matplotlib.pyplot as plt
 import numpy as np
+from common import Row, grouped
 from matplotlib.figure import Figure
 
-Row = dict[str, Any]
 KEYS = ("task", "policy", "memory", "demonstrations")
-
-
-def _groups(rows: list[Row]) -> dict[tuple[Any, ...], list[Row]]:
-    out: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        out.setdefault(tuple(row[key] for key in KEYS), []).append(row)
-    return out
 
 
 def look_table(about: Row) -> str:
@@ -22,7 +15,7 @@ def look_table(about: Row) -> str:
     lines = [["task", "look", "memory", "demonstrations", "branch accuracy % (each seed)", "success %", "cue seen %",
               "steps to the cue / oracle's, median", "mean", "both cues right %"]]  # fmt: skip
     lines.append(["---"] * len(lines[0]))
-    for arm, rows in _groups(about["rows"]).items():
+    for arm, rows in grouped(about["rows"], itemgetter(*KEYS)).items():
         each = [100 * row["branch_accuracy"] for row in rows]
         steps = np.concatenate([np.column_stack((row["cue_steps"], row["oracle_cue_steps"])) for row in rows])
         slower = (steps[:, 0] / steps[:, 1])[steps[:, 0] >= 0]
@@ -46,7 +39,7 @@ def look_plot(contents: list[Row]) -> Figure:
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     figure, axes = plt.subplots(1, len(tasks), figsize=(7 * len(tasks), 3.6), layout="constrained", squeeze=False)
     for axis, task in zip(axes[0], tasks, strict=True):
-        arms = _groups([row for row in rows if row["task"] == task])
+        arms = grouped([row for row in rows if row["task"] == task], itemgetter(*KEYS))
         for place, own in enumerate(arms.values()):
             values = [100 * row["branch_accuracy"] for row in own]
             axis.bar(place, np.mean(values), color="C0" if own[0]["memory"] == "trace" else "0.6")

@@ -1,25 +1,17 @@
 """Table and plot of the base policies beside published scores; called by ../report.py."""
 
-from typing import Any
+from operator import itemgetter
 
 import matplotlib.pyplot as plt
 import numpy as np
+from common import Row, grouped
 from matplotlib.figure import Figure
-
-Row = dict[str, Any]
-
-
-def _by_task(about: Row) -> dict[str, list[Row]]:
-    out: dict[str, list[Row]] = {}
-    for row in about["rows"]:
-        out.setdefault(row["task"], []).append(row)
-    return out
 
 
 def reference_table(about: Row) -> str:
     """Success of the base policies by task, beside what is published for Diffusion Policy."""
     lines = []
-    for task, rows in _by_task(about).items():
+    for task, rows in grouped(about["rows"], itemgetter("task")).items():
         cells = []
         for policy in ("act", "diffusion"):
             values = [100 * row["success"] for row in rows if row["policy"] == policy]
@@ -33,7 +25,7 @@ def reference_table(about: Row) -> str:
 def reference_plot(contents: list[Row]) -> Figure:
     """Success of the base policies by task, each seed a dot, with what is published as a line."""
     figure, axis = plt.subplots(figsize=(7, 3.4), layout="constrained")
-    tasks = _by_task(contents[0])
+    tasks = grouped(contents[0]["rows"], itemgetter("task"))
     for place, rows in enumerate(tasks.values()):
         for x, (policy, color) in zip((-0.2, 0.2), (("act", "C0"), ("diffusion", "C1")), strict=True):
             values = [100 * row["success"] for row in rows if row["policy"] == policy]

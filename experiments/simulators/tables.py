@@ -1,12 +1,12 @@
 """Tables and plots of the simulators' results; called by ../report.py."""
 
-from typing import Any
+from operator import itemgetter
 
 import matplotlib.pyplot as plt
 import numpy as np
+from common import Row, grouped, markdown
 from matplotlib.figure import Figure
 
-Row = dict[str, Any]
 COLORS = [plt.get_cmap("tab20")(number) for number in (*range(0, 20, 2), *range(1, 20, 2))]
 COLUMNS = (
     ("mse", "MSE, m^2", "{:.2e}"),
@@ -29,17 +29,6 @@ COLUMNS = (
 OURS, BASELINES = "EqCollide-style", ("GNS", "MeshGraphNets", "EGNN", "SEGNO")
 
 
-def _groups(rows: list[Row], *keys: str) -> dict[tuple[Any, ...], list[Row]]:
-    out: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        out.setdefault(tuple(row[key] for key in keys), []).append(row)
-    return out
-
-
-def _markdown(header: list[str], lines: list[list[str]]) -> str:
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *lines))
-
-
 def _cell(rows: list[Row], key: str, form: str) -> str:
     scale = 1e3 if form == "{:.1f}" and key in ("gap_error", "gap_error_field", "penetration") else 1.0
     values = [scale * row[key] for row in rows if row.get(key) is not None]
@@ -52,7 +41,7 @@ def _cell(rows: list[Row], key: str, form: str) -> str:
 def _growth(rows: list[Row]) -> str:
     """Exponents b of ms ~ n^b, a least-squares fit in the logarithms, of the time for all scenes of a frame."""
     lines = []
-    for (sim, device), own in _groups(rows, "sim", "device").items():
+    for (sim, device), own in grouped(rows, itemgetter("sim", "device")).items():
         cells = []
         for key in ("bodies", "points", "batch"):
             # All that share what is varied: two bodies of the usual density, one scene.
@@ -68,14 +57,14 @@ def _growth(rows: list[Row]) -> str:
             times = np.log([row["ms_per_scene_frame"] * row["batch"] for row in chosen])
             cells.append(f"{np.polyfit(sizes, times, 1)[0]:.2f}" if len(set(sizes)) > 1 else "")
         lines.append([sim, device, *cells])
-    return _markdown(["exponent of growth with", "device", "bodies", "points", "batch"], lines)
+    return markdown(["exponent of growth with", "device", "bodies", "points", "batch"], lines)
 
 
 def _verdict(rows: list[Row]) -> str:
     """By how much the error of ours is below that of the best learned baseline, on each test."""
     lines = []
-    for (dim, times, test), block in _groups(rows, "dim", "times", "test").items():
-        errors = {sim: np.mean([row["mse"] for row in own]) for (sim,), own in _groups(block, "sim").items()}
+    for (dim, times, test), block in grouped(rows, itemgetter("dim", "times", "test")).items():
+        errors = {sim: np.mean([row["mse"] for row in own]) for sim, own in grouped(block, itemgetter("sim")).items()}
         known = {sim: error for sim, error in errors.items() if sim in BASELINES}
         if OURS in errors and known:
             best = min(known, key=lambda sim: known[sim])
@@ -84,7 +73,7 @@ def _verdict(rows: list[Row]) -> str:
                 [f"{dim}D", str(times), test, f"{errors[OURS]:.2e}", f"{best}, {known[best]:.2e}", f"{below:.1f}"]
             )
     header = ["", "times the steps", "test", f"{OURS}, MSE, m^2", "best learned baseline", "below it by %"]
-    return f"{_markdown(header, lines)}\n\n" if lines else ""
+    return f"{markdown(header, lines)}\n\n" if lines else ""
 
 
 def simulators_table(about: Row) -> str:
@@ -92,7 +81,7 @@ def simulators_table(about: Row) -> str:
     rows = about["rows"]
     if rows and "pace" in rows[0]:
         lines = [[row["pace"], f"{1e3 * row['cpu_seconds_per_step']:.0f}"] for row in rows]
-        return f"{_markdown(['trained with', 'core ms a step'], lines)}\n\n"
+        return f"{markdown(['trained with', 'core ms a step'], lines)}\n\n"
     if rows and "ms_per_scene_frame" in rows[0] and "test" not in rows[0]:
         keys = ("sim", "dim", "device", "bodies", "batch", "points")
         numbers = ("ms_per_scene_frame", "simulated_seconds_per_second", "latent_times_mujoco", "peak_mib")
@@ -100,18 +89,18 @@ def simulators_table(about: Row) -> str:
         for row in rows:
             cells = ["" if row[key] is None else f"{row[key]:.3g}" for key in numbers]
             lines.append([*(f"{row[key]}" for key in keys), *cells])
-        table = _markdown([key.replace("_", " ") for key in (*keys, *numbers)], lines)
+        table = markdown([key.replace("_", " ") for key in (*keys, *numbers)], lines)
         return f"{table}\n\n{_growth(rows)}\n\n"
     if rows and "test" not in rows[0]:  # learning curves
-        runs = _groups(rows, "sim", "dim", "seed", "times").items()
+        runs = grouped(rows, itemgetter("sim", "dim", "seed", "times")).items()
         lines = [[*map(str, case), f"{own[-1]['step']}", f"{min(row['mse'] for row in own):.2e}"] for case, own in runs]
         header = ["simulator", "dim", "seed", "times", "steps", "least validation MSE, m^2"]
-        return f"{_markdown(header, lines)}\n\n"
+        return f"{markdown(header, lines)}\n\n"
     text = _verdict(rows)
-    for (dim, times), own in _groups(rows, "dim", "times").items():
-        for (test,), block in _groups(own, "test").items():
+    for (dim, times), own in grouped(rows, itemgetter("dim", "times")).items():
+        for test, block in grouped(own, itemgetter("test")).items():
             lines = []
-            for (sim,), members in _groups(block, "sim").items():
+            for sim, members in grouped(block, itemgetter("sim")).items():
                 cells = [_cell(members, key, form) for key, _, form in COLUMNS]
                 seconds = np.mean([row["cpu_seconds"] for row in members])
                 steps = np.mean([row["steps"] for row in members])
@@ -119,7 +108,7 @@ def simulators_table(about: Row) -> str:
             more = f", {times} times the steps" if times > 1 else ""
             header = ["simulator", "parameters", "training, core s", "steps", *(label for _, label, _ in COLUMNS)]
             scenes = f"{block[0]['scenes']} scenes, {block[0]['rejected']} drawn anew"
-            text += f"**{dim}D, {test}{more}** ({scenes})\n\n{_markdown(header, lines)}\n\n"
+            text += f"**{dim}D, {test}{more}** ({scenes})\n\n{markdown(header, lines)}\n\n"
     return text
 
 
@@ -133,7 +122,7 @@ def simulators_plot(contents: list[Row]) -> Figure:
         judged = [row for row in rows if row["dim"] == dim and row.get("times") == 1 and "test" in row]
         tests = list(dict.fromkeys(row["test"] for row in judged))
         axis = axes[0, column]
-        for (sim,), members in _groups(judged, "sim").items():
+        for sim, members in grouped(judged, itemgetter("sim")).items():
             index = sims.index(sim)
             for place, test in enumerate(tests):
                 values = [row["mse"] for row in members if row["test"] == test]
@@ -147,7 +136,7 @@ def simulators_plot(contents: list[Row]) -> Figure:
         axis = axes[1, column]
         seconds = {(row["sim"], row["seed"]): (row["cpu_seconds"], row["steps"]) for row in judged}
         curves = [row for row in rows if row["dim"] == dim and row.get("times") == 1 and "step" in row]
-        for (sim, seed), members in _groups(curves, "sim", "seed").items():
+        for (sim, seed), members in grouped(curves, itemgetter("sim", "seed")).items():
             taken, steps = seconds.get((sim, seed), (0.0, 0))
             if steps:
                 axis.plot([row["step"] * taken / steps for row in members], [row["mse"] for row in members],
