@@ -1,5 +1,7 @@
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import gymnasium
@@ -8,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from conftest import ROOT
 
 from trace_il.build import agent_spec, build_agent, fit_statistics
 from trace_il.config import ACTConfig, TraceConfig, TrainConfig
@@ -21,6 +24,7 @@ from trace_il.data.statistics import aggregate, episode_statistics, image_statis
 from trace_il.data.video import decode_video, encode_video
 from trace_il.env_config import CorridorConfig
 from trace_il.errors import UserError
+from trace_il.files import atomic_write, replacing
 from trace_il.learn import BranchTemplates
 
 SPEC = CollectSpec("Corridor-v0", {"delay": 15})
@@ -153,6 +157,24 @@ def test_video_codec(tmp_path):
         encode_video(frames[:, :31], 10)
     with pytest.raises(ValueError, match="expected 30"):
         decode_video(path, 0, 30)
+
+
+def test_files_are_whole_and_nothing_is_left_of_killed_writers(tmp_path):
+    path = tmp_path / "a.bin"
+    atomic_write(path, b"old")
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
+        temporary.write_bytes(b"half")
+        raise RuntimeError
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+    code = "import os, sys, pathlib; from trace_il.files import replacing\n"
+    code += "with replacing(pathlib.Path(sys.argv[1])) as t: t.write_bytes(b'half'); os.kill(os.getpid(), 9)"
+    assert subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT).returncode == -9
+    assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 2
+    with replacing(path) as temporary:
+        temporary.write_bytes(b"new")
+        atomic_write(tmp_path / "other", b"")  # leaves the files of living processes alone
+        assert temporary.exists()
+    assert path.read_bytes() == b"new" and len(list(tmp_path.iterdir())) == 2
 
 
 def test_cache_is_rebuilt_when_the_dataset_changes(tmp_path):

@@ -1,6 +1,5 @@
 """Checkpoints: written atomically, loaded without pickle, refused when they are of another version."""
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from . import __version__
 from .agent import Agent, AgentSpec
 from .encoders import Encoder
 from .errors import UserError
+from .files import replacing
 from .memory.recall import RecallHead
 
 FORMAT = 4  # raised whenever old checkpoints can no longer be read
@@ -22,17 +22,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the target and renames, so that a killed save leaves the old checkpoint."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        path = os.fspath(path)
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        temporary = f"{path}.{os.getpid()}.tmp"
-        try:
-            with open(temporary, "wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+        with replacing(Path(path)) as temporary:
+            torch.save(checkpoint, temporary)
 
 
 def describe(config: dict[str, Any], spec: AgentSpec | None = None) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """What a memory does, looked at from outside: changed paths, a probe of the cue. For the viewer and the experiments."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from . import signature as sig
 from .agent import Agent
 from .checkpoint import load_recall
+from .files import replacing
 from .memory.base import Evidence, Readout
 from .memory.trace import TraceMemory
 from .rollout import Rollout
@@ -136,9 +136,8 @@ class LinearProbe:
         return ((inputs - self.mean) / self.deviation) @ self.weight[:-1] + self.weight[-1]
 
     def save(self, path: Path) -> None:
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        torch.save(vars(self), temporary)
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            torch.save(vars(self), temporary)
 
     @classmethod
     def load(cls, path: Path) -> "LinearProbe":

@@ -10,7 +10,6 @@ The file needs torch alone. It is the scripted `Controller`:
 """
 
 import json
-import os
 import time
 import warnings
 from pathlib import Path
@@ -24,7 +23,7 @@ from .config import TrainConfig
 from .env_config import env_options
 from .environment import make_env
 from .errors import UserError
-from .files import atomic_write
+from .files import atomic_write, replacing
 from .rollout import check_compatible, load_controller, rollout
 
 TOLERANCE = 1e-5  # largest allowed difference between exported and eager policy on the CPU
@@ -143,8 +142,7 @@ def export_run(config: TrainConfig, folder: Path, checkpoint: str = "last") -> d
     exported.metadata = json.dumps(metadata(agent, config, units) | {"parity_and_latency": report})
     exported.reset(1)
     path = folder / "policy.ts"
-    temporary = path.with_name(f".policy.ts.{os.getpid()}.tmp")
-    exported.save(str(temporary), _extra_files={"metadata.json": exported.metadata})
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        exported.save(str(temporary), _extra_files={"metadata.json": exported.metadata})
     atomic_write(folder / "policy.json", json.dumps(json.loads(exported.metadata), indent=2).encode())
     return {"file": str(path), **report}

@@ -2,21 +2,50 @@
 
 import fcntl
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import IO
 
 
-def atomic_write(path: Path, content: bytes) -> None:
-    """Write through a temporary file and a rename: a reader sees the old file or the new one."""
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` to write to.
+
+    At the end of the block it is renamed to `path`, so that a reader sees the old file or the new one; where the block
+    fails it goes. So does what killed processes of this machine have left of it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    prefix = f".{path.name}.{socket.gethostname()}."
+    for stale in path.parent.glob(f"{escape(prefix)}*.tmp"):
+        if not _alive(int(stale.name.removeprefix(prefix).removesuffix(".tmp"))):
+            stale.unlink(missing_ok=True)
+    temporary = path.with_name(f"{prefix}{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # another user's
+    return True
+
+
+def atomic_write(path: Path, content: bytes) -> None:
+    """Write all of a file or nothing, by `replacing`."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def open_lock(folder: Path) -> tuple[IO[str], bool]:

@@ -1,6 +1,5 @@
 """A simulator's rollout beside the ground truth: Rerun recording, MP4 and a strip of frames."""
 
-import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,7 @@ from sims.scenes import random_scene
 
 from .data.video import encode_video
 from .errors import UserError
-from .files import atomic_write
+from .files import atomic_write, replacing
 from .sim_config import SimulatorRunConfig, scene_settings
 
 COLORS = ((66, 133, 180), (226, 120, 60), (90, 160, 90), (150, 110, 180), (200, 170, 60), (120, 120, 130))
@@ -91,9 +90,8 @@ def write_recording(path: Path, model: LearnedModel, truth: Trajectory, result: 
     )
     scenes = [rrb.Spatial3DView(origin=f"/{name}", name=name, eye_controls=eye) for name in ("truth", "prediction")]
     views = rrb.Vertical(rrb.Horizontal(*scenes), rrb.Horizontal(*plots), row_shares=[3, 1])
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     lines = contact_lines(model, truth, result)
-    with rec:
+    with replacing(path) as temporary, rec:
         rec.save(str(temporary))
         rec.send_blueprint(rrb.Blueprint(views, rrb.TimePanel(state="collapsed")), make_active=True, make_default=True)
         for name in ("truth", "prediction"):
@@ -119,7 +117,6 @@ def write_recording(path: Path, model: LearnedModel, truth: Trajectory, result: 
             rec.log("prediction/contact", rr.LineStrips3D(_flat(lines[frame]), colors=(220, 40, 40), radii=0.0006))
             for name, values in curves.items():
                 rec.log(name, rr.Scalars(float(values[frame])))
-    temporary.replace(path)
 
 
 def wall_corners(truth: Trajectory) -> list[np.ndarray]:

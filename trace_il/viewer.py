@@ -1,6 +1,5 @@
 """Rollout -> Rerun recording with a ready layout: cameras, 3D scene, plots, memory maps, phase bands."""
 
-import os
 import uuid
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from .diagnostics import analyse
 from .env_config import env_options
 from .environment import make_env
 from .errors import UserError
+from .files import replacing
 from .interventions import intervene
 from .pictures import PHASE_COLORS, PHASES, colormap, save_strip, save_video
 from .rollout import Recording, Rollout, check_compatible, load_controller, policy_spec, rollout
@@ -246,14 +246,12 @@ def write_recording(path: Path, rollouts: dict[str, tuple[Rollout, dict[str, Any
     first = next(iter(rollouts.values()))[0].recording
     assert first is not None
     channels = [spec["action_names"][c] for c in moving_channels(np.stack(first.actions))]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with rec:
+    with replacing(path) as temporary, rec:
         rec.save(str(temporary))
         rec.send_recording_name(" | ".join(rollouts))
         rec.send_blueprint(layout(roots, spec, channels, first), make_active=True, make_default=True)
         for root, (result, own_spec) in zip(roots, rollouts.values(), strict=True):
             log_rollout(rec, root, result, own_spec)
-    temporary.replace(path)
 
 
 def record(

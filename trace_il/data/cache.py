@@ -2,14 +2,12 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import numpy as np
 
 from ..errors import UserError
-from ..files import atomic_write
+from ..files import atomic_write, replacing
 from .reader import DatasetReader
 
 
@@ -39,19 +37,15 @@ class FrameCache:
         if not (record.exists() and self.path.exists() and json.loads(record.read_text()) == key):
             folder.mkdir(exist_ok=True)
             record.unlink(missing_ok=True)
-            for stale in folder.glob(".frames.*.tmp"):  # of a process that was killed
-                if not Path(f"/proc/{stale.name.split('.')[2]}").exists():
-                    stale.unlink(missing_ok=True)
-            temporary = self.path.with_name(f".frames.{os.getpid()}.tmp")  # runs may build it at the same time
-            store = np.memmap(temporary, np.uint8, "w+", shape=shape)
-            start = 0
-            for episode in progress(range(len(dataset))):
-                for index, camera in enumerate(dataset.cameras):
-                    store[start : start + dataset.lengths[episode], index] = dataset.frames(episode, camera)
-                start += int(dataset.lengths[episode])
-            store.flush()
-            del store
-            temporary.replace(self.path)
+            with replacing(self.path) as temporary:  # runs may build it at the same time
+                store = np.memmap(temporary, np.uint8, "w+", shape=shape)
+                start = 0
+                for episode in progress(range(len(dataset))):
+                    for index, camera in enumerate(dataset.cameras):
+                        store[start : start + dataset.lengths[episode], index] = dataset.frames(episode, camera)
+                    start += int(dataset.lengths[episode])
+                store.flush()
+                del store
             atomic_write(record, json.dumps(key).encode())
         self.starts = np.concatenate([[0], np.cumsum(dataset.lengths)])
         self.frames = np.memmap(self.path, np.uint8, "r", shape=shape)

@@ -1,7 +1,6 @@
 """Files of a run of view planning: agents and records. Each is whole or not there."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,7 @@ import torch
 
 from ..config import to_plain
 from ..errors import UserError
-from ..files import atomic_write
+from ..files import atomic_write, replacing
 from .agent import ViewAgent
 from .config import ViewRunConfig
 from .distill import Record
@@ -21,11 +20,9 @@ FORMAT = 5  # of agents and records; raised whenever old files can no longer be 
 
 def save_agent(path: Path, agent: ViewAgent, config: ViewRunConfig) -> None:
     """Weights and what they are of, atomically."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
     weights = {name: value.cpu() for name, value in agent.state_dict().items()}
-    torch.save({"view_agent": FORMAT, "config": to_plain(config), "weights": weights}, temporary)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        torch.save({"view_agent": FORMAT, "config": to_plain(config), "weights": weights}, temporary)
 
 
 def load_weights(path: Path, agent: ViewAgent) -> ViewAgent:

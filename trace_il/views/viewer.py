@@ -1,7 +1,6 @@
 """Looking at view planning: a room's graph from above, an episode in it, coverage over iterations; and playing it."""
 
 import json
-import os
 import sys
 import uuid
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from envs.view_planning.lattice import MOVES, Move, breadth_first, descend, path
 from envs.view_planning.tasks import Episode, Place
 
 from ..errors import UserError
+from ..files import replacing
 from .config import ViewRunConfig
 from .explore import episodes, greedy, run
 from .graph import Trajectory, ViewGraph
@@ -108,8 +108,7 @@ def write_recording(path: Path, shown: Shown) -> None:
             rrb.Horizontal(*pictures), rrb.TimeSeriesView(origin="/episode", name="episode"), rrb.Horizontal(*bars)
         ), column_shares=[3, 2],
     )  # fmt: skip
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with rec:
+    with replacing(path) as temporary, rec:
         rec.save(str(temporary))
         rec.send_blueprint(rrb.Blueprint(layout, rrb.TimePanel(state="collapsed")), make_active=True, make_default=True)
         half = place.room.half
@@ -145,7 +144,6 @@ def write_recording(path: Path, shown: Shown) -> None:
             rec.log("above/taken", rr.LineStrips2D([way], colors=TAKEN, radii=0.03))
             rec.log("above/camera", rr.Arrows2D(origins=way[-1:], vectors=_ahead(place, int(node)), colors=TAKEN))
             rec.log("episode/moves_left", rr.Scalars(int(left[node])))
-    temporary.replace(path)
 
 
 def _up(points: np.ndarray) -> np.ndarray:
