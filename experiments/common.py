@@ -35,7 +35,7 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
     "unrouted slots": ("memory.routed=false",),
     "no delta": ("agent.delta=false",),
     "mean readout": ("memory.mean_read=true",),
-    "no auxiliary losses": ("memory.balance_weight=0",),
+    "no auxiliary losses": ("memory.balance_weight=0", "memory.entropy_weight=0"),
     "log-signature": ("agent.log_signature=true",),
     **{f"depth {p}": (f"agent.depth={p}",) for p in (1, 2, 4)},
     **{f"K = {k}": (f"memory.slots={k}",) for k in (1, 2, 6, 8)},

@@ -31,8 +31,8 @@ class TraceConfig(MemoryConfig):
     identity_scale: float = 1.0  # lambda_eta
     gate_bias: float = -3.5  # initial write gate, in logits
     gate_span: float = 0.0  # > 0: a gate for every channel, biases spread over gate_bias +- gate_span
-    balance_weight: float = 0.1  # L_bal
-    entropy_weight: float = 0.0  # L_ent
+    balance_weight: float = 0.3  # L_bal: all slots are used
+    entropy_weight: float = 0.01  # L_ent: each tick goes to few of them
     consistency_weight: float = 0.0  # L_cons
 
 

@@ -66,8 +66,8 @@ class TraceMemory(Memory):
         identity_scale: float = 1.0,
         gate_bias: float = -3.5,
         gate_span: float = 0.0,
-        balance_weight: float = 0.1,
-        entropy_weight: float = 0.0,
+        balance_weight: float = 0.3,
+        entropy_weight: float = 0.01,
         consistency_weight: float = 0.0,
     ) -> None:
         super().__init__(content_dim, address_dim, slots, width)
