@@ -4,6 +4,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
+from trace_il.learn import shifted
 from trace_il.trainer import StopAtBranchAccuracy, trim_metrics
 
 
@@ -14,6 +15,29 @@ def test_metrics_that_were_not_written_to_their_end_are_left_out(tmp_path, monke
     monkeypatch.setattr("trace_il.trainer.read_checkpoint", lambda _: {"global_step": 6})
     trim_metrics(path, tmp_path)
     assert (path.read_text() if path.exists() else "") == ("epoch,step,a\n0,2,1.5\n" if "a" in text else "")
+
+
+def test_pictures_are_moved_alike_in_a_batch():
+    images = torch.randint(0, 256, (2, 5, 3, 16, 20, 3), dtype=torch.uint8)
+    assert torch.equal(shifted(images, 0), images)
+    padded = torch.nn.functional.pad(images.double().movedim(-1, -3).flatten(0, 2), (3, 3, 3, 3), mode="replicate")
+    padded = padded.unflatten(0, (2, 5, 3)).movedim(-3, -1)
+    seen = set()
+    for seed in range(8):
+        torch.manual_seed(seed)
+        moved = shifted(images, 3)
+        torch.manual_seed(seed)
+        assert torch.equal(shifted(images, 3), moved)
+        for camera in range(3):  # one place of the padded picture for all episodes and ticks
+            places = [
+                (y, x)
+                for y in range(7)
+                for x in range(7)
+                if torch.equal(padded[:, :, camera, y : y + 16, x : x + 20], moved[:, :, camera].double())
+            ]
+            assert len(places) == 1
+            seen.add((camera, *places[0]))
+    assert len(seen) > 15
 
 
 class Learner(pl.LightningModule):

@@ -1,6 +1,7 @@
 """LightningModule: one scan of each episode, every tick a target."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -33,6 +34,25 @@ def flatten_ticks(readout: Readout) -> Readout:
 def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
     """Sum of weighted values over the sum of the weights: padding, with weight zero, counts for nothing."""
     return (values * weights).sum() / weights.sum().clamp_min(1e-6)
+
+
+def shifted(images: Tensor, most: int) -> Tensor:
+    """Pictures moved by up to `most` px each way at random, edges repeated (Yarats et al. 2021), each camera's alike in
+    the whole batch: that is a scene or a few with every cue, and nothing but the cue should tell its episodes apart.
+
+    Args:
+        images: (B, N, C, H, W, 3).
+    """
+    out = torch.empty_like(images)
+    for camera in range(images.shape[2]):
+        moved = images[:, :, camera]
+        for axis, by in zip((2, 3), torch.randint(-most, most + 1, (2,)).tolist(), strict=True):
+            size = moved.shape[axis]
+            kept = moved.narrow(axis, max(by, 0), size - abs(by))
+            edge = moved.narrow(axis, size - 1 if by > 0 else 0, 1).repeat_interleave(abs(by), axis)
+            moved = torch.cat([kept, edge] if by > 0 else [edge, kept], axis)
+        out[:, :, camera] = moved
+    return out
 
 
 class BranchTemplates:
@@ -175,7 +195,8 @@ class ImitationModule(pl.LightningModule):
 
         A batch is a scene or a few, with every cue. Standardised by it a cue stands out, and is found soon; but what
         tells the scene from others is taken out, which deployment, that sees one tick at a time, cannot do. So the
-        second half of training uses the statistics that deployment uses.
+        second half of training uses the statistics that deployment uses. And pictures are moved (`shifted`) then: a
+        cue that is a few pixels from where demonstrations had it must be seen too, but is not found so.
         """
         return self.current_epoch >= SETTLED * self.settings.epochs
 
@@ -199,6 +220,8 @@ class ImitationModule(pl.LightningModule):
         torch.manual_seed((self.seed * 1_000_003 + self.global_step) * 1009 + self.global_rank)
 
     def training_step(self, batch: EpisodeBatch, batch_idx: int) -> Tensor:
+        if self.settled:
+            batch = replace(batch, images=shifted(batch.images, self.settings.shift))
         losses, _ = self.losses(batch)
         self.images_encoded += batch.images.shape[0] * batch.images.shape[1] * batch.images.shape[2]
         self.targets_trained = self.targets_trained + batch.valid.sum()  # no host synchronisation
