@@ -10,7 +10,7 @@ train: .venv/installed system
 	$(BIN)/python train.py env=delayed_evidence $(ARGS)
 
 test: .venv/installed-test system browser check
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: .venv/installed-test
 	$(BIN)/ruff format --check .
