@@ -36,10 +36,7 @@ def facet_distances(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
     if corners.shape[-1] == 2:
         return _segment_distances(points, corners[:, 0], corners[:, 1])
     one, two, arm = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0], points[:, None] - corners[:, 0]
-    a, b, c = _dot(one, one), _dot(one, two), _dot(two, two)
-    x, y = _dot(arm, one), _dot(arm, two)
-    scale = a * c - b * b
-    u, v = (c * x - b * y) / scale, (a * y - b * x) / scale
+    u, v = _barycentric(arm, one, two)
     inside = (u >= 0) & (v >= 0) & (u + v <= 1)
     normal = _cross(one, two)
     height = np.abs(_dot(arm, normal)) / _length(normal)
@@ -49,8 +46,20 @@ def facet_distances(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
 
 def _segment_distances(points: np.ndarray, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
     along, arm = end - begin, points[:, None] - begin
-    t = (_dot(arm, along) / _dot(along, along)).clip(0, 1)
-    return _length(arm - t[..., None] * along)
+    return _length(arm - _foot(arm, along)[..., None] * along)
+
+
+def _foot(arm: np.ndarray, along: np.ndarray) -> np.ndarray:
+    """Where on a segment `along` the point nearest to `arm` is, both from its beginning, 0 to 1."""
+    return (_dot(arm, along) / _dot(along, along)).clip(0, 1)
+
+
+def _barycentric(arm: np.ndarray, one: np.ndarray, two: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates of the foot of `arm` in the plane that `one` and `two` span."""
+    a, b, c = _dot(one, one), _dot(one, two), _dot(two, two)
+    x, y = _dot(arm, one), _dot(arm, two)
+    scale = a * c - b * b
+    return (c * x - b * y) / scale, (a * y - b * x) / scale
 
 
 def nearest_weights(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
@@ -59,13 +68,11 @@ def nearest_weights(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
     sides = [(0, 1)] if dim == 2 else [(0, 1), (1, 2), (2, 0)]
     choices = []
     for i, j in sides:
-        along = corners[:, j] - corners[:, i]
-        t = (_dot(points - corners[:, i], along) / _dot(along, along)).clip(0, 1)
+        t = _foot(points - corners[:, i], corners[:, j] - corners[:, i])
         choices.append(np.stack([1 - t if k == i else t if k == j else 0 * t for k in range(dim)], axis=1))
     if dim == 3:
-        one, two, arm = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0], points - corners[:, 0]
-        a, b, c, x, y = _dot(one, one), _dot(one, two), _dot(two, two), _dot(arm, one), _dot(arm, two)
-        u, v = (c * x - b * y) / (a * c - b * b), (a * y - b * x) / (a * c - b * b)
+        begin = corners[:, 0]
+        u, v = _barycentric(points - begin, corners[:, 1] - begin, corners[:, 2] - begin)
         within = ((u >= 0) & (v >= 0) & (u + v <= 1))[:, None]
         choices.append(np.where(within, np.stack([1 - u - v, u, v], axis=1), choices[0]))
     feet = np.einsum("snk,nkd->snd", choices, corners)

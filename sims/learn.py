@@ -157,9 +157,8 @@ class SimulatorModule(pl.LightningModule):
 
     def validation_step(self, batch: list[Trajectory], batch_idx: int) -> None:
         frames = min(trajectory.frames for trajectory in batch)
-        pairs = list(
-            zip(batch, [result.positions for result in predict(self.model, batch, frames, separate=False)], strict=True)
-        )
+        results = predict(self.model, batch, frames, separate=False)
+        pairs = [(truth, result.positions) for truth, result in zip(batch, results, strict=True)]
         errors = [squared_errors(truth, positions)[1:].mean() for truth, positions in pairs]
         wild = [has_diverged(truth, positions) for truth, positions in pairs]
         # A mean that one wild rollout does not swallow; how many there are is logged beside it.

@@ -13,7 +13,7 @@ os.environ.setdefault("WANDB_MODE", "offline")
 torch.set_num_threads(1)  # products are small here; two threads would wait for each other
 if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
     # Cores of its own for each worker and the programs that it runs, which take a thread for each core they may use:
-    # threads of two programs on the same cores spin against each other, and both become ten times slower.
+    # threads of two programs on the same cores spin against each other, and both become many times slower.
     cores, worker = sorted(os.sched_getaffinity(0)), int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
     count = min(len(cores), int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
     os.sched_setaffinity(0, cores[worker % count :: count])

@@ -4,7 +4,7 @@ from operator import itemgetter
 
 import matplotlib.pyplot as plt
 import numpy as np
-from common import Row, grouped
+from common import Row, grouped, markdown
 from matplotlib.figure import Figure
 
 KEYS = ("task", "policy", "memory", "demonstrations")
@@ -12,9 +12,9 @@ KEYS = ("task", "policy", "memory", "demonstrations")
 
 def look_table(about: Row) -> str:
     """A line an arm: means over seeds, and each seed's branch accuracy."""
-    lines = [["task", "look", "memory", "demonstrations", "branch accuracy % (each seed)", "success %", "cue seen %",
-              "steps to the cue / oracle's, median", "mean", "both cues right %"]]  # fmt: skip
-    lines.append(["---"] * len(lines[0]))
+    header = ["task", "look", "memory", "demonstrations", "branch accuracy % (each seed)", "success %", "cue seen %",
+              "steps to the cue / oracle's, median", "mean", "both cues right %"]  # fmt: skip
+    lines = []
     for arm, rows in grouped(about["rows"], itemgetter(*KEYS)).items():
         each = [100 * row["branch_accuracy"] for row in rows]
         steps = np.concatenate([np.column_stack((row["cue_steps"], row["oracle_cue_steps"])) for row in rows])
@@ -25,9 +25,9 @@ def look_table(about: Row) -> str:
         cells += [f"{100 * np.mean([row['both_cues_right'] for row in rows]):.1f}"]
         lines.append([*map(str, arm), *cells])
     episodes = about["rows"][0]["episodes"]
-    text = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
     return (
-        f"{text}\n\n{episodes} closed-loop episodes a seed. Steps to the cue: over the episodes in which it is seen, "
+        f"{markdown(header, lines)}\n\n{episodes} closed-loop episodes a seed. "
+        "Steps to the cue: over the episodes in which it is seen, "
         "each against the oracle in the same scene. All policies begin with one of the passive task, which had its 250 "
         "demonstrations of what is done after the look. "
     )

@@ -4,7 +4,7 @@ from operator import itemgetter
 
 import matplotlib.pyplot as plt
 import numpy as np
-from common import Row, grouped
+from common import Row, grouped, markdown
 from matplotlib.figure import Figure
 
 
@@ -18,8 +18,8 @@ def reference_table(about: Row) -> str:
             cells.append(f"{np.mean(values):.1f} ({', '.join(f'{v:.0f}' for v in values)})" if values else "")
         lines.append([task, str(rows[0]["demonstrations"]), *cells, rows[0]["published"]])
     header = ["task", "demonstrations", "ACT, success %", "diffusion, success %", "Diffusion Policy in Ze et al. 2024"]
-    text = "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *lines))
-    return f"{text}\n\nMean over seeds (each seed), {about['rows'][0]['episodes']} closed-loop episodes a seed. "
+    episodes = about["rows"][0]["episodes"]
+    return f"{markdown(header, lines)}\n\nMean over seeds (each seed), {episodes} closed-loop episodes a seed. "
 
 
 def reference_plot(contents: list[Row]) -> Figure:

@@ -1,13 +1,11 @@
 """Table and plot of planning by views; called by ../report.py."""
 
-from typing import Any
-
 import matplotlib.pyplot as plt
 import numpy as np
+from common import Row, markdown
 from matplotlib.figure import Figure
 from scipy import stats
 
-Row = dict[str, Any]
 OURS = "graph distillation"
 COLUMNS = (
     "success",
@@ -98,7 +96,7 @@ def views_table(about: Row) -> str:
         "optimiser steps",
         f"{OURS} minus it",
     ]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *lines)) + "\n\n"
+    return markdown(header, lines) + "\n\n"
 
 
 def views_plot(contents: list[Row]) -> Figure:

@@ -24,19 +24,19 @@ ITERATIONS = 3
 
 def separated(trajectory: Trajectory, positions: np.ndarray) -> np.ndarray:
     """Positions (T + 1, P, dim), m, of a scene's particles, with the points of its soft surfaces pushed apart."""
-    parts = [np.unique(surface) for surface in trajectory.by_body(trajectory.surface)]
+    surfaces, solids = trajectory.by_body(trajectory.surface), trajectory.by_body(trajectory.elements)
     out = positions.copy()
     for now in out:
         if np.isfinite(now).all():
             for _ in range(ITERATIONS):
-                _between_bodies(trajectory, now, parts)
+                _between_bodies(now, surfaces, solids)
                 _out_of_rigid(trajectory, now)
     return out
 
 
-def _between_bodies(trajectory: Trajectory, now: np.ndarray, parts: list[np.ndarray]) -> None:
-    """One iteration for all pairs of soft bodies, in place. `parts`: points of each one's surface."""
-    surfaces, solids = trajectory.by_body(trajectory.surface), trajectory.by_body(trajectory.elements)
+def _between_bodies(now: np.ndarray, surfaces: list[np.ndarray], solids: list[np.ndarray]) -> None:
+    """One iteration for all pairs of soft bodies, in place, by their facets and elements."""
+    parts = [np.unique(surface) for surface in surfaces]
     reach, push, count = 2 * CONTACT_RADIUS, np.zeros_like(now), np.zeros(len(now))
     low, high = (np.stack([ends(now[own], axis=0) for own in parts]) for ends in (np.min, np.max))
     pairs = [
@@ -59,7 +59,7 @@ def _between_bodies(trajectory: Trajectory, now: np.ndarray, parts: list[np.ndar
         step = (sign * lack / distance.clip(1e-9) / (1 + (weights**2).sum(1)))[hit, None] * away[hit]
         np.add.at(push, points[hit], step)
         np.add.at(count, points[hit], 1)
-        for corner in range(trajectory.dim):
+        for corner in range(now.shape[1]):
             np.add.at(push, facet[hit, corner], -weights[hit, corner, None] * step)
             np.add.at(count, facet[hit, corner], weights[hit, corner])
     now += push / np.maximum(count, 1)[:, None]
