@@ -130,7 +130,7 @@ def score_rows(labels: Row, memory: str, summary: Row) -> list[Row]:
     for arm, score in summary["scores"].items():
         row = {**labels, "memory": memory if arm == "trained" else f"{memory}, {arm}", **score}
         row |= {f"seconds_{phase}": value for phase, value in summary["seconds"].items()}
-        rows.append({**row, "trained_at": summary["commit"]})
+        rows.append({**row, "trained_at": ", ".join(summary["commits"])})
     return rows
 
 

@@ -15,6 +15,7 @@ import yaml
 from conftest import ROOT, SMALL, program
 
 from trace_il.config import (
+    ACTConfig,
     GRUConfig,
     TraceConfig,
     TrainConfig,
@@ -22,6 +23,8 @@ from trace_il.config import (
     to_plain,
 )
 from trace_il.env_config import CorridorConfig, DelayedEvidenceConfig
+from trace_il.run_folder import open_run, phase, read_about
+from trace_il.scores import commit
 
 
 def test_run_folder_is_complete(workplace):
@@ -147,6 +150,17 @@ def test_killed_training_continues_to_the_same_weights(workplace):
             assert torch.equal(value, two[key][name]), name
     whole, killed = ((folder / "metrics.csv").read_text().splitlines() for folder in folders)
     assert whole == killed
+
+
+def test_seconds_of_a_phase_add_up_over_processes_and_failures(tmp_path):
+    config = TrainConfig(env=CorridorConfig(), memory=GRUConfig(), policy=ACTConfig(), name="one", runs=str(tmp_path))
+    for _ in range(2):
+        folder, _ = open_run(config)
+        with pytest.raises(KeyboardInterrupt), phase(folder, "training"):
+            time.sleep(0.2)
+            raise KeyboardInterrupt
+    about = read_about(folder)
+    assert 0.4 <= about["seconds"]["training"] < 5 and about["commits"] == [commit()]
 
 
 def test_two_processes_do_not_train_one_run(tmp_path):

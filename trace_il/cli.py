@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -175,17 +174,3 @@ class CompareRuns(Callback):
                 return
             table = simulator_table if "sim" in config else view_table if "view" in config else score_table
             Console().print(table(rows, "comparison"))
-
-
-class PhaseClock:
-    """Seconds spent in each named phase."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._begin = time.perf_counter()
-
-    def lap(self, phase: str) -> None:
-        """Everything since the last lap was `phase`."""
-        now = time.perf_counter()
-        self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._begin
-        self._begin = now

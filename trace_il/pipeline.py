@@ -14,7 +14,6 @@ from rich.progress import Progress, track
 from .agent import Agent, AgentSpec
 from .build import agent_spec, build_agent, fit_statistics, relative_actions
 from .checkpoint import PRETRAINED, describe, load_trunk, warm_start
-from .cli import PhaseClock
 from .config import CollectConfig, TrainConfig, to_plain
 from .data.collect import CollectSpec, collect
 from .data.datamodule import EpisodeDataModule
@@ -29,7 +28,7 @@ from .memory.recall import RecallHead
 from .memory.teacher import AttentionTeacher
 from .parallel import core_count
 from .rollout import RolloutSpec, evaluate
-from .run_folder import first_difference, is_main_process, open_run
+from .run_folder import first_difference, is_main_process, open_run, phase, read_about
 from .scores import provenance, score, score_table
 from .trainer import ClosedLoop, StopAtBranchAccuracy, fit_or_continue, make_trainer
 from .validate import validate
@@ -276,20 +275,19 @@ def main_job(config: TrainConfig) -> Path:
         console.print(f"{folder} is finished; overwrite=true makes it again, name=... makes another")
         console.print(score_table(summary["scores"], config.name))
         return path
-    clock = PhaseClock()
-    root = collect_missing(config, console) if is_main_process() else wait_for_main_process(config, folder)
-    clock.lap("demonstrations")
+    with phase(folder, "demonstrations"):
+        root = collect_missing(config, console) if is_main_process() else wait_for_main_process(config, folder)
     if config.trainer.views is not None and is_main_process():
         from .views.pretext import pretrain
 
-        pretrain(config, folder, console)
-        clock.lap("pretraining")
-    training = fit(config, folder, root, console)
+        with phase(folder, "pretraining"):
+            pretrain(config, folder, console)
+    with phase(folder, "training"):
+        training = fit(config, folder, root, console)
     if not is_main_process():
         return path
-    clock.lap("training")
-    scores = evaluate_run(config, folder, console) if config.evaluation.episodes else {}
-    clock.lap("evaluation")
+    with phase(folder, "evaluation"):
+        scores = evaluate_run(config, folder, console) if config.evaluation.episodes else {}
     summary = {
         **provenance([config.seed]),
         "name": config.name,
@@ -300,14 +298,14 @@ def main_job(config: TrainConfig) -> Path:
     if config.evaluation.recording:
         from .viewer import record_run
 
-        summary["recording"] = record_run(config, folder)
-        clock.lap("recording")
+        with phase(folder, "recording"):
+            summary["recording"] = record_run(config, folder)
     if config.evaluation.export:
         from .export import export_run
 
-        summary["export"] = export_run(config, folder)
-        clock.lap("export")
-    summary["seconds"] = {phase: round(value, 1) for phase, value in clock.seconds.items()}
+        with phase(folder, "export"):
+            summary["export"] = export_run(config, folder)
+    summary |= read_about(folder)
     atomic_write(path, json.dumps(summary, indent=2, default=_plain).encode())
     report(console, config, summary)
     return path

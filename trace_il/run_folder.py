@@ -1,10 +1,15 @@
-"""The folder of a run: made once, finished once, and never continued with another configuration."""
+"""The folder of a run: made once, finished once, and never continued with another configuration.
+
+Its run.json tells the run's `id`, the `commits` at which processes worked on it, and their `seconds` in each phase.
+"""
 
 import json
 import os
 import shutil
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,6 +18,7 @@ import yaml
 from .config import RunConfig, from_plain, to_plain
 from .errors import UserError
 from .files import atomic_write, open_lock
+from .scores import commit
 
 # Changing these does not change what is trained: a run may be continued with other values.
 FREE_KEYS = {"evaluation", "parallel", "wandb", "runs", "overwrite", "debug"}
@@ -61,9 +67,37 @@ def open_run(
         if (folder / "summary.json").exists():
             return folder, json.loads((folder / "summary.json").read_text())
     atomic_write(path, yaml.safe_dump(plain, sort_keys=False).encode())
-    if not (folder / "run.json").exists():
-        atomic_write(folder / "run.json", json.dumps({"id": uuid.uuid4().hex[:12]}).encode())
+    about = {"id": uuid.uuid4().hex[:12], "commits": [], "seconds": {}} | read_about(folder)
+    if commit() not in about["commits"]:
+        about["commits"].append(commit())
+    _write_about(folder, about)
     return folder, None
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """What run.json of a run folder tells; empty where there is none yet."""
+    path = folder / "run.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _write_about(folder: Path, about: dict[str, Any]) -> None:
+    atomic_write(folder / "run.json", json.dumps(about, indent=2).encode())
+
+
+@contextmanager
+def phase(folder: Path, name: str) -> Iterator[None]:
+    """Count the seconds of a block as those of a phase of a run, also where it fails or is interrupted.
+
+    What a process was killed in is not counted, nor what others than the first of several do.
+    """
+    begin = time.perf_counter()
+    try:
+        yield
+    finally:
+        if is_main_process():
+            about = read_about(folder)
+            about["seconds"][name] = round(about["seconds"].get(name, 0.0) + time.perf_counter() - begin, 1)
+            _write_about(folder, about)
 
 
 def _hold(folder: Path) -> None:

@@ -22,12 +22,11 @@ from sims.scenes import SceneSettings, random_scene
 from sims.state import VERSION
 
 from .checkpoint import describe, read_checkpoint
-from .cli import PhaseClock
 from .config import to_plain
 from .errors import UserError
 from .files import atomic_write
 from .parallel import core_count
-from .run_folder import is_main_process, open_run
+from .run_folder import is_main_process, open_run, phase, read_about
 from .scores import provenance, simulator_table
 from .sim_config import SimulatorRunConfig, from_plain, scene_settings
 from .trainer import fit_or_continue, make_trainer
@@ -147,35 +146,34 @@ def simulator_job(config: SimulatorRunConfig) -> Path:
         console.print(f"{folder} is finished; overwrite=true makes it again, name=... makes another")
         console.print(simulator_table(summary["scores"], config.name))
         return path
-    clock = PhaseClock()
     wanted = [
         (config.data.trajectories, config.data.seed),
         (config.data.validation, VALIDATION_SEED + config.data.seed),
         (evaluation.scenes, evaluation.seed),
     ]
-    for count, seed in wanted:
-        if is_main_process():
-            dataset(settings, count, config.data.frames, seed, config.parallel.workers, console)
-        while not (dataset_root(settings, count, config.data.frames, seed) / "complete.json").exists():
+    with phase(folder, "trajectories"):
+        for count, seed in wanted:
+            if is_main_process():
+                dataset(settings, count, config.data.frames, seed, config.parallel.workers, console)
+            while not (dataset_root(settings, count, config.data.frames, seed) / "complete.json").exists():
+                time.sleep(1)
+        while not (folder / "run.json").exists():
             time.sleep(1)
-    while not (folder / "run.json").exists():
-        time.sleep(1)
-    clock.lap("trajectories")
-    model, seen, training = fit(config, folder, own, console)
+    with phase(folder, "training"):
+        model, seen, training = fit(config, folder, own, console)
     if not is_main_process():
         return path
-    clock.lap("training")
     save(folder / "simulator.pt", own, model, seen)
-    scenes = dataset(settings, evaluation.scenes, config.data.frames, evaluation.seed)
-    scores = {"trained": {**judge(model, scenes, console), "cpu_seconds": training.get("cpu_seconds", 0.0)}}
-    clock.lap("evaluation")
+    with phase(folder, "evaluation"):
+        scenes = dataset(settings, evaluation.scenes, config.data.frames, evaluation.seed)
+        scores = {"trained": {**judge(model, scenes, console), "cpu_seconds": training.get("cpu_seconds", 0.0)}}
     summary = {**provenance([config.seed]), "name": config.name, "scores": scores, "training": training}
     if evaluation.recording:
         from .sim_viewer import record_simulator
 
-        summary["recording"] = record_simulator(model, scenes[0], folder)
-        clock.lap("recording")
-    summary["seconds"] = {phase: round(value, 1) for phase, value in clock.seconds.items()}
+        with phase(folder, "recording"):
+            summary["recording"] = record_simulator(model, scenes[0], folder)
+    summary |= read_about(folder)
     atomic_write(path, json.dumps(summary, indent=2).encode())
     console.print(simulator_table(scores, config.name))
     console.print("seconds: " + ", ".join(f"{phase} {value:.0f}" for phase, value in summary["seconds"].items()))

@@ -98,7 +98,7 @@ def outcome(case: Case) -> dict:
     reached = next((step for step, accuracy in curve if accuracy >= ENOUGH - 1e-6), None)
     row = {"method": case.method, "seed": case.seed, "demonstrations": case.demonstrations, "delay": case.delay}
     row |= {"steps": reached, "best": max(accuracy for _, accuracy in curve), "trained": curve[-1][0]}
-    return row | {"trained_at": json.loads((case.folder / "summary.json").read_text())["commit"]}
+    return row | {"trained_at": ", ".join(json.loads((case.folder / "summary.json").read_text())["commits"])}
 
 
 def main() -> None:

@@ -176,7 +176,7 @@ def evaluate(case: Case, scenes: dict[str, list[Any]], jobs: int, console: Conso
     labels = {"sim": case.arm, "dim": case.dim, "seed": case.seed, "times": case.longer}
     labels |= {"parameters": training["parameters"], "fit_seconds": training.get("fit_seconds", 0.0)}
     labels |= {"cpu_seconds": training.get("cpu_seconds", 0.0), "steps": training.get("optimiser_steps", 0)}
-    labels |= {"trained_at": summary["commit"], "judged_by": judged_by}
+    labels |= {"trained_at": ", ".join(summary["commits"]), "judged_by": judged_by}
     rows = []
     for name, own in scenes.items():
         about = json.loads((dataset_root(*test_data(case.dim, name)) / "complete.json").read_text())

@@ -97,7 +97,7 @@ def rows(arm: str, seed: int, summary: Row) -> list[Row]:
     """A row for the agent after each iteration."""
     out = []
     for stage, scores in summary["scores"].items():
-        row = {"arm": arm, "seed": seed, "stage": stage, **scores, "trained_at": summary["commit"]}
+        row = {"arm": arm, "seed": seed, "stage": stage, **scores, "trained_at": ", ".join(summary["commits"])}
         row["optimiser_steps"] = summary["optimiser_steps"]
         row["explored_moves"] = summary["explored_moves"]  # by the last iteration
         out.append(row | {f"seconds_{phase}": value for phase, value in summary["seconds"].items()})

@@ -28,12 +28,11 @@ from envs.view_planning.lattice import path_nodes, random_walk
 from envs.view_planning.tasks import Distances, Place
 
 from ..checkpoint import describe, read_checkpoint
-from ..cli import PhaseClock
 from ..config import to_plain
 from ..errors import UserError
 from ..files import atomic_write
 from ..parallel import core_count
-from ..run_folder import open_run
+from ..run_folder import open_run, phase, read_about
 from ..scores import provenance, view_table
 from ..trainer import fit_or_continue, make_trainer
 from ..validate import validate_views
@@ -268,15 +267,14 @@ def view_job(config: ViewRunConfig) -> Path:
         console.print(view_table(summary["scores"], config.name))
         return path
     torch.set_num_threads(config.trainer.threads or core_count())
-    clock = PhaseClock()
-    job = Job(config, folder, console)
-    clock.lap("rooms")
-    job.base()
-    clock.lap("base agent")
+    with phase(folder, "rooms"):
+        job = Job(config, folder, console)
+    with phase(folder, "base agent"):
+        job.base()
     for number in range(1, config.view.iterations + 1):
         begin = time.perf_counter()
-        job.iteration(number)
-        clock.lap("iterations")
+        with phase(folder, "iterations"):
+            job.iteration(number)
         own = json.loads((folder / f"iteration_{number}/scores.json").read_text())
         console.print(f"iteration {number}: {100 * own['success']:.0f} % on development rooms, "
                       f"{time.perf_counter() - begin:.0f} s")  # fmt: skip
@@ -285,17 +283,17 @@ def view_job(config: ViewRunConfig) -> Path:
     explored = 0
     for number in range(1, config.view.iterations + 1):
         explored += json.loads((folder / f"iteration_{number}/scores.json").read_text())["explored_moves"]
-    scores = {"trained": job.judge(job.test, evaluation.episodes, evaluation.items, evaluation.seed)}
-    for number in range(1, config.view.iterations):
-        load_weights(folder / f"iteration_{number}/agent.pt", job.agent)
-        scores[f"iteration {number}"] = job.judge(job.test, evaluation.episodes, evaluation.items, evaluation.seed)
-    clock.lap("evaluation")
+    with phase(folder, "evaluation"):
+        scores = {"trained": job.judge(job.test, evaluation.episodes, evaluation.items, evaluation.seed)}
+        for number in range(1, config.view.iterations):
+            load_weights(folder / f"iteration_{number}/agent.pt", job.agent)
+            scores[f"iteration {number}"] = job.judge(job.test, evaluation.episodes, evaluation.items, evaluation.seed)
     parameters = sum(parameter.numel() for parameter in job.agent.parameters())
     summary = {**provenance([config.seed]), "name": config.name, "scores": scores, "parameters": parameters}
     summary["explored_moves"] = explored
     phases = [read_checkpoint(path) for path in folder.rglob("checkpoints/last.ckpt")]
     summary["optimiser_steps"] = sum(phase["global_step"] for phase in phases)
-    summary["seconds"] = {phase: round(value, 1) for phase, value in clock.seconds.items()}
+    summary |= read_about(folder)
     if evaluation.recording:
         from .viewer import save_picture, show, write_recording
 
