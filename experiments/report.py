@@ -158,7 +158,7 @@ def diagnostics_plot(contents: list[Row]) -> Figure:
         axis.set_xticks(np.arange(4) + 0.5, ["before", "cue", "shared", "branch"])
         for edge in range(1, 4):
             axis.axvline(edge, color="0.8")
-        axis.set_ylim(0, 1.05)
+        axis.set(ylim=(0, 1.05), ylabel="accuracy of the probe")
         axis.set_title(task, fontsize=10)
         axis.legend(fontsize=8)
         axis = axes[1, column]
@@ -169,8 +169,8 @@ def diagnostics_plot(contents: list[Row]) -> Figure:
                 mean = np.mean([row[key] for row in rows])
                 axis.bar(place + 0.4 * (shift - 0.5), mean, 0.36, color=f"C{3 * shift}", label=name)
         axis.set_xticks(range(len(kinds)), list(kinds))
-        axis.set_ylim(0, 1.05)
-        axis.legend(fontsize=7, loc="center left")
+        axis.set(ylim=(0, 1.05), ylabel="share of episodes")
+        axis.legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     return figure
 
 

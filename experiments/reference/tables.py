@@ -36,5 +36,5 @@ def reference_plot(contents: list[Row]) -> Figure:
         axis.plot([place - 0.42, place + 0.42], [level, level], "k--", linewidth=1, label=label)
     axis.set_xticks(range(len(tasks)), [task.removesuffix("-v3") for task in tasks], fontsize=8)
     axis.set(ylabel="success, %", ylim=(0, 105))
-    axis.legend(fontsize=7, loc="lower left")
+    axis.legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
     return figure
