@@ -35,6 +35,7 @@ class ViewConfig:
     learn: str = "graph"  # graph, hindsight, success, none: what supervised training is made of
     rollouts: int = 256  # of a room and iteration
     rounds: int = 4  # of reinforcement into which they are split
+    last_rounds: int = 24  # as large, of reinforcement after the last iteration
     group: int = 8  # tries of a task, for grpo
     reverse: bool = True  # edges of the graph count backwards too
     walk: bool = False  # random walks of the graph in place of shortest ways

@@ -1,4 +1,5 @@
-"""The job of view planning: a base agent, then explore -> graph -> distil -> train, again and again, and the verdict.
+"""The job of view planning: a base agent, then explore -> graph -> distil -> train, again and again, reinforcement once
+more, and the verdict.
 
 Every phase leaves a file that is whole or not there, in a folder of its iteration; a killed job goes on with the first
 phase whose file is missing.
@@ -8,7 +9,8 @@ phase whose file is missing.
     iteration_<i>/graphs/room_<k>.npz   the view graphs
     iteration_<i>/records.json          distilled records
     iteration_<i>/agent.pt, scores.json the agent after supervised training, and its scores on development rooms
-    agent.pt, summary.json              the last one, and its scores on test rooms
+    last/explore/*.npz, agent.pt        reinforcement after the last iteration: shortest ways do not teach how to search
+    agent.pt, summary.json              the last agent, and its scores on test rooms
 """
 
 import json
@@ -75,7 +77,7 @@ class Job:
         self.config, self.folder, self.console = config, folder, console
         self.train, self.dev = rooms(config, "train", config.env.rooms), rooms(config, "dev", config.env.dev_rooms)
         self.test = rooms(config, "test", config.env.test_rooms)  # now, so that one that cannot be is named now
-        self.agent = make_agent(config)
+        self.agent, self.reinforced = make_agent(config), config.view.reinforcement != "none"
         rng = np.random.default_rng(config.seed)
         samplers = [Sampler(place, transitions(place, rng, HELD_MOVES)) for place in self.dev]
         self.validation = (self.dev, list(distil(samplers, HELD, config.seed)))
@@ -87,11 +89,11 @@ class Job:
         data = RecordData(self.train, records, self.validation, trainer.batch_size, trainer.steps_per_epoch, seed)
         self._lightning(module, data, where, replace(self.config, trainer=trainer), "val/loss")
 
-    def reinforce(self, where: Path, seed: int) -> None:
+    def reinforce(self, where: Path, rounds: int, seed: int) -> None:
         """Rounds of reinforcement; their trajectories stay in the folder."""
         view = self.config.view
         group = view.group if view.reinforcement == "grpo" else 1
-        trainer = replace(self.config.trainer, epochs=view.rounds, steps_per_epoch=1_000_000, ema=0.0)
+        trainer = replace(self.config.trainer, epochs=rounds, steps_per_epoch=1_000_000, ema=0.0)
         module = Reinforcement(self.agent, trainer.rl_learning_rate, group)
         data = RolloutData(
             self.agent, self.train, view.rollouts // view.rounds, group, distances(self.config), trainer.batch_size,
@@ -135,8 +137,8 @@ class Job:
         view, where = self.config.view, self._where(number)
         explored, seed = where / "explored.pt", self.config.seed * 100 + number
         if not explored.exists():
-            if view.explore == "policy" and view.reinforcement != "none":
-                self.reinforce(where, seed)
+            if self.reinforced:
+                self.reinforce(where, view.rounds, seed)
             else:
                 tasks = episodes(self.train, view.rollouts, seed, distances(self.config))
                 if view.explore == "random":
@@ -146,7 +148,7 @@ class Job:
                 save_trajectories(where / "explore/epoch_0.npz", found)
             save_agent(explored, self.agent, self.config)
         load_weights(explored, self.agent)
-        return self._trajectories(number)
+        return self._explored(number)
 
     def graphs(self, number: int, found: Sequence[Trajectory]) -> list[ViewGraph]:
         """Phase 2: the view graph of every room, with what was found until now."""
@@ -170,7 +172,7 @@ class Job:
         if not path.exists():
             seed = self.config.seed * 100 + number
             first = 1 if view.persistent else number
-            every = [own for before in range(first, number + 1) for own in self._trajectories(before)]
+            every = [own for before in range(first, number + 1) for own in self._explored(before)]
             choices, paths = ([float((kind in CHOICE_KINDS) == wanted) for kind in KINDS] for wanted in (True, False))
             paths = [share * one for share, one in zip(SHARES, paths, strict=True)]
             if view.learn == "success":
@@ -226,6 +228,18 @@ class Job:
                 scores["coverage"] = float(np.mean([len(graph) / place.reachable(BUDGET) for graph, place in seen]))
             atomic_write(where / "scores.json", json.dumps(scores).encode())
 
+    def last(self) -> list[Trajectory]:
+        """Reinforcement after the last iteration; its trajectories."""
+        view, where = self.config.view, self.folder / "last"
+        if not (self.reinforced and view.iterations and view.last_rounds):
+            return []
+        path = where / "agent.pt"
+        if not path.exists():
+            self.reinforce(where, view.last_rounds, self.config.seed * 100)
+            save_agent(path, self.agent, self.config)
+        load_weights(path, self.agent)
+        return _trajectories(where, view.last_rounds)
+
     def judge(self, places: Sequence[Place], count: int, items: int, seed: int) -> dict[str, Any]:
         """Scores on rooms: `count` episodes and `items` questions in all."""
         each = -(-count // len(places))
@@ -233,13 +247,15 @@ class Job:
             self.agent, places, episodes(places, each, seed, distances(self.config)), questions(places, items, seed)
         )
 
-    def _trajectories(self, number: int) -> list[Trajectory]:
-        rounds = self.config.view.rounds if self.config.view.reinforcement != "none" else 1
-        paths = [self._where(number) / f"explore/epoch_{epoch}.npz" for epoch in range(rounds)]
-        return [own for path in paths for own in load_trajectories(path)]
+    def _explored(self, number: int) -> list[Trajectory]:
+        return _trajectories(self._where(number), self.config.view.rounds if self.reinforced else 1)
 
     def _where(self, number: int) -> Path:
         return self.folder / f"iteration_{number}"
+
+
+def _trajectories(where: Path, rounds: int) -> list[Trajectory]:
+    return [own for epoch in range(rounds) for own in load_trajectories(where / f"explore/epoch_{epoch}.npz")]
 
 
 def transitions(place: Place, rng: np.random.Generator, longest: int) -> ViewGraph:
@@ -278,14 +294,15 @@ def view_job(config: ViewRunConfig) -> Path:
         own = json.loads((folder / f"iteration_{number}/scores.json").read_text())
         console.print(f"iteration {number}: {100 * own['success']:.0f} % on development rooms, "
                       f"{time.perf_counter() - begin:.0f} s")  # fmt: skip
+    with phase(folder, "last reinforcement"):
+        last = job.last()
     save_agent(folder / "agent.pt", job.agent, config)
-    evaluation = config.evaluation
-    explored = 0
+    evaluation, explored = config.evaluation, sum(len(own.moves) for own in last)
     for number in range(1, config.view.iterations + 1):
         explored += json.loads((folder / f"iteration_{number}/scores.json").read_text())["explored_moves"]
     with phase(folder, "evaluation"):
         scores = {"trained": job.judge(job.test, evaluation.episodes, evaluation.items, evaluation.seed)}
-        for number in range(1, config.view.iterations):
+        for number in range(1, config.view.iterations + bool(last)):
             load_weights(folder / f"iteration_{number}/agent.pt", job.agent)
             scores[f"iteration {number}"] = job.judge(job.test, evaluation.episodes, evaluation.items, evaluation.seed)
     parameters = sum(parameter.numel() for parameter in job.agent.parameters())
