@@ -72,6 +72,16 @@ KINDS = [*((memory, "act", "signature") for memory in MEMORY_CONFIGS), ("trace",
 KINDS += [("trace", "act", address) for address in ADDRESSES if address != "signature"]
 
 
+@torch.no_grad()
+def test_the_memory_may_see_other_images_than_the_policy():
+    agent = make_agent()
+    (images, states), (seen, _) = (episode(seed=seed) for seed in range(2))
+    images, seen = images[:, ::EVERY], seen[:, ::EVERY]
+    features, evidence = agent.gather(images, states, seen)
+    assert torch.equal(features, agent.gather(images, states)[0])
+    assert torch.equal(evidence.content, agent.gather(seen, states)[1].content)
+
+
 @pytest.mark.parametrize(("memory", "policy", "address"), KINDS)
 @torch.no_grad()
 def test_online_equals_scan_through_the_whole_policy(memory, policy, address):

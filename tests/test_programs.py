@@ -42,8 +42,9 @@ def test_run_folder_is_complete(workplace):
     assert {p.name for p in (run / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
     assert list((run / "videos").glob("*.mp4")) and list((run / "wandb").glob("offline-run-*"))
     summary = json.loads((run / "summary.json").read_text())
-    # One camera: each image is encoded once, and only the padding of shorter episodes is encoded in vain.
-    assert 1 <= summary["training"]["images_encoded_per_sample"] < 1.2
+    # One camera: each image is encoded once, once more for the memory in the second half of training, and only the
+    # padding of shorter episodes is encoded in vain.
+    assert 1.5 <= summary["training"]["images_encoded_per_sample"] < 1.8
     assert summary["training"]["optimiser_steps"] == 6
     assert set(summary["scores"]) == {"trained", "memory cleared"}
     for score in summary["scores"].values():

@@ -147,17 +147,20 @@ class Agent(nn.Module):
         return self.encoder(images.flatten(0, 1), now.flatten(0, 1))
 
     @torch.jit.unused
-    def gather(self, images: Tensor, states: Tensor) -> tuple[Tensor, Evidence]:
+    def gather(self, images: Tensor, states: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Evidence]:
         """Features and evidence of whole episodes; each image is encoded once.
 
         Args:
             images: uint8 (B, N, C, H, W, 3) at the ticks.
             states: (B, T, D) at every control step, physical units.
+            seen: images that the memory sees, where they are others than those of the policy.
         Returns:
             features with (B, N) flattened into their batch, evidence (B, N, ...).
         """
         batch, ticks = images.shape[:2]
         features, content = self.encode(images, states)
+        if seen is not None:
+            content = self.encode(seen, states)[1]
         content = content.unflatten(0, (batch, ticks))
         if not self.memory.uses_address:
             return features, Evidence(content, content.new_zeros(batch, ticks, self.memory.address_dim))
@@ -166,13 +169,13 @@ class Agent(nn.Module):
         return features, Evidence(content, self.address(xi, previous))
 
     @torch.jit.unused
-    def scan(self, images: Tensor, states: Tensor) -> tuple[Tensor, Evidence, Readout]:
+    def scan(self, images: Tensor, states: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Evidence, Readout]:
         """`gather`, and the memory's readout (B, N, ...) of the same episodes.
 
         With a scan budget L, training scans for each target only the first tick and the last L - 1, as the paper
         does, while deployment writes at every tick: an ablation.
         """
-        features, evidence = self.gather(images, states)
+        features, evidence = self.gather(images, states, seen)
         if not (self.training and self.scan_budget):
             return features, evidence, self.memory.scan(evidence)
         batch, ticks = evidence.content.shape[:2]

@@ -159,7 +159,9 @@ class FitConfig:
 class TrainerConfig(FitConfig):
     weight_decay: float = 1e-4
     warmup_steps: int = 30
-    shift: int = 2  # px by which pictures are moved at most, at random, each way, in the second half of training
+    # px by which pictures are moved at most, at random, each way, in the second half of training
+    shift: int = 2  # those that the memory sees
+    policy_shift: int = 0  # those that the policy sees: for few demonstrations, where no pixel counts
     clear_share: float = 0.125  # share of ticks trained once more with the memory cleared before
     teacher: str = "attention"  # attention, none: a second readout, in training only
     distillation: float = 0.0  # weight of the distance between the memory's summary and the teacher's

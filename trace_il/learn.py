@@ -17,6 +17,7 @@ from .data.datamodule import EpisodeDataModule
 from .data.episodes import EpisodeBatch
 from .errors import UserError
 from .memory.base import Readout
+from .memory.none import NoMemory
 from .memory.recall import RecallHead
 from .memory.teacher import AttentionTeacher
 
@@ -155,10 +156,14 @@ class ImitationModule(pl.LightningModule):
         self.images_encoded = 0  # padding included
         self.targets_trained: int | Tensor = 0  # ticks that have a target
 
-    def losses(self, batch: EpisodeBatch) -> tuple[dict[str, Tensor], Tensor]:
-        """All losses by name, to be summed, and the predicted chunks (B, N, H, A), standardised."""
+    def losses(self, batch: EpisodeBatch, seen: Tensor | None = None) -> tuple[dict[str, Tensor], Tensor]:
+        """All losses by name, to be summed, and the predicted chunks (B, N, H, A), standardised.
+
+        Args:
+            seen: images that the memory sees, where they are others than those of the policy.
+        """
         self.agent.memory.leave_out(batch.scene)
-        features, evidence, readout = self.agent.scan(batch.images, batch.states)
+        features, evidence, readout = self.agent.scan(batch.images, batch.states, seen)
         target = self.agent.targets(batch.actions, batch.states[:, :: self.agent.tick_every]).flatten(0, 1)
         is_pad = batch.is_pad.flatten(0, 1)
         readouts = [flatten_ticks(readout)]
@@ -195,8 +200,9 @@ class ImitationModule(pl.LightningModule):
 
         A batch is a scene or a few, with every cue. Standardised by it a cue stands out, and is found soon; but what
         tells the scene from others is taken out, which deployment, that sees one tick at a time, cannot do. So the
-        second half of training uses the statistics that deployment uses. And pictures are moved (`shifted`) then: a
-        cue that is a few pixels from where demonstrations had it must be seen too, but is not found so.
+        second half of training uses the statistics that deployment uses. And the pictures that the memory sees are
+        moved (`shifted`) then: a cue that is a few pixels from where demonstrations had it must be seen too, but is
+        not found so. The policy sees them as they are: from them it knows to a pixel where a hand has to go.
         """
         return self.current_epoch >= SETTLED * self.settings.epochs
 
@@ -220,10 +226,14 @@ class ImitationModule(pl.LightningModule):
         torch.manual_seed((self.seed * 1_000_003 + self.global_step) * 1009 + self.global_rank)
 
     def training_step(self, batch: EpisodeBatch, batch_idx: int) -> Tensor:
-        if self.settled:
-            batch = replace(batch, images=shifted(batch.images, self.settings.shift))
-        losses, _ = self.losses(batch)
-        self.images_encoded += batch.images.shape[0] * batch.images.shape[1] * batch.images.shape[2]
+        seen, settings = None, self.settings
+        if self.settled and settings.shift and not isinstance(self.agent.memory, NoMemory):
+            seen = shifted(batch.images, settings.shift)
+        if self.settled and settings.policy_shift:
+            batch = replace(batch, images=shifted(batch.images, settings.policy_shift))
+        losses, _ = self.losses(batch, seen)
+        times = 1 if seen is None else 2
+        self.images_encoded += times * batch.images.shape[0] * batch.images.shape[1] * batch.images.shape[2]
         self.targets_trained = self.targets_trained + batch.valid.sum()  # no host synchronisation
         loss = torch.stack(list(losses.values())).sum()
         self.log("train/loss", loss, prog_bar=True)

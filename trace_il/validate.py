@@ -96,7 +96,8 @@ def validate(config: TrainConfig) -> None:
     validate_collection(config)
     require(data.episodes >= 2, f"data.episodes={data.episodes} must be at least 2")
     require(0 < data.holdout < 1, f"data.holdout={data.holdout} must lie between 0 and 1")
-    require(0 <= trainer.shift < 16, f"trainer.shift={trainer.shift} must lie in 0..15 px; 0 leaves pictures in place")
+    for name, shift in (("shift", trainer.shift), ("policy_shift", trainer.policy_shift)):
+        require(0 <= shift < 16, f"trainer.{name}={shift} must lie in 0..15 px; 0 leaves pictures in place")
     require(0 <= trainer.clear_share <= 1, f"trainer.clear_share={trainer.clear_share} must lie in [0, 1]")
     require(trainer.view_epochs >= 1, f"trainer.view_epochs={trainer.view_epochs} must be at least 1")
     require(

@@ -158,12 +158,13 @@ def random_batch(config: TrainConfig, episodes: int, ticks: int, size: int) -> E
     )
 
 
-def training_step(memory: str, history: int = 0) -> tuple[Callable[[], None], int]:
+def training_step(memory: str, history: int = 0, moved: bool = False) -> tuple[Callable[[], None], int]:
     """One optimiser step of a batch at 64 px, and its samples.
 
     Args:
         history: if positive, so many frames before each target are encoded for it alone, as the reference does;
             else whole episodes are scanned, every tick is a target, and there is an attention teacher.
+        moved: the memory sees other images than the policy, as in the second half of training.
     """
     config, agent = make_agent(memory, "act", 64)
     parts = agent.memory
@@ -176,7 +177,7 @@ def training_step(memory: str, history: int = 0) -> tuple[Callable[[], None], in
 
     def loss() -> torch.Tensor:
         if not history:
-            return torch.stack(list(module.losses(batch)[0].values())).sum()
+            return torch.stack(list(module.losses(batch, batch.images if moved else None)[0].values())).sum()
         features, _, readout = agent.scan(batch.images, batch.states)
         last = features.unflatten(0, batch.valid.shape)[:, -1]
         final = Readout(*(part[:, -1] for part in readout))
@@ -209,16 +210,17 @@ def training(rounds: int) -> list[Row]:
     """Samples (targets) a second on all cores, images encoded a sample, peak memory."""
     torch.set_num_threads(core_count())
     history = 16
-    arms = {"trace": ("trace", 0), "none": ("none", 0), f"trace, {history} frames for each target": ("trace", history)}
+    arms = {"trace": ("trace", 0, False), "none": ("none", 0, False), "trace, second half": ("trace", 0, True)}
+    arms |= {f"trace, {history} frames for each target": ("trace", history, False)}
     steps = {name: training_step(*arm) for name, arm in arms.items()}
     times = milliseconds({name: step for name, (step, _) in steps.items()}, max(6, rounds // 30))
     speed = {name: 1e3 * steps[name][1] / float(np.median(values)) for name, values in times.items()}
     rows: list[Row] = []
-    for name, (memory, frames_before) in arms.items():
+    for name, (memory, frames_before, moved) in arms.items():
         row = {"training": name, "device": DEVICE.type, "samples_per_second": speed[name]}
         row |= {"trace_over_this": speed["trace"] / speed[name], "step_ms": float(np.median(times[name]))}
-        row |= {"images_encoded_per_sample": len(CAMERAS) * (frames_before + 1)}
-        if not frames_before:
+        row |= {"images_encoded_per_sample": len(CAMERAS) * (frames_before + 1 + moved)}
+        if not frames_before and not moved:
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
                 row["peak_GiB"] = pool.submit(peak_memory, memory).result()
         rows.append(row)

@@ -51,6 +51,7 @@ def overrides(case: Case, demonstrations: int) -> list[str]:
     words = ["env=gym", "env.id=metaworld_pixels:MetaWorldPixels-v0", f"+env.options.task={task}", "memory=none"]
     words += [f"policy={policy}", f"seed={seed}", f"data.episodes={demonstrations}", "trainer.teacher=none"]
     words += ["trainer.clear_share=0", "policy.chunk=20", "agent.tick_every=2", "trainer.epochs=30"]
+    words += ["trainer.policy_shift=2"]
     words += ["policy.actions_per_query=5"] if policy == "act" else []
     return [*words, "evaluation.cleared=false", "evaluation.recording=false", "evaluation.export=false"]
 
