@@ -324,7 +324,7 @@ def report(console: Console, config: TrainConfig, summary: dict[str, Any]) -> No
     training = summary["training"]
     if "samples_per_second" in training:
         console.print(
-            f"{training['images_encoded_per_sample']:.0f} images encoded a training sample, "
+            f"{training['images_encoded_per_sample']:.1f} images encoded a training sample, "
             f"{training['samples_per_second']:.0f} samples/s"
         )
     console.print("seconds: " + ", ".join(f"{phase} {value:.0f}" for phase, value in summary["seconds"].items()))
