@@ -11,6 +11,8 @@
 
 All arms begin with the same base agent of a seed, explore in as many rollouts of at most 20 moves (a policy that says
 STOP makes fewer: the table tells how many), and take as many optimiser steps where they are trained with supervision.
+Those that explore by reinforcement are reinforced once more after the last iteration; the others have its rollouts in
+their iterations.
 
 Finished runs are not repeated, interrupted ones continue. Writes results/<part>.json.
 """
@@ -99,7 +101,7 @@ def rows(arm: str, seed: int, summary: Row) -> list[Row]:
     for stage, scores in summary["scores"].items():
         row = {"arm": arm, "seed": seed, "stage": stage, **scores, "trained_at": ", ".join(summary["commits"])}
         row["optimiser_steps"] = summary["optimiser_steps"]
-        row["explored_moves"] = summary["explored_moves"]  # by the last iteration
+        row["explored_moves"] = summary["explored_moves"]  # in all
         out.append(row | {f"seconds_{phase}": value for phase, value in summary["seconds"].items()})
     return out
 
