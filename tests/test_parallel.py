@@ -2,10 +2,12 @@
 
 import math
 import os
+import signal
 
 import numpy as np
 import pytest
 
+from trace_il.errors import UserError
 from trace_il.parallel import parallel_map
 from trace_il.scores import bootstrap_error, wilson_interval
 
@@ -21,6 +23,17 @@ def test_processes():
     assert os.getpid() not in set(parallel_map(fail, range(3), workers=2))
     with pytest.raises(ArithmeticError, match="job 3"):
         list(parallel_map(fail, range(5), workers=2))
+
+
+def die(number: int) -> int:
+    if number == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def test_a_killed_worker_is_an_error_and_nobody_waits_for_ever():
+    with pytest.raises(UserError, match="was killed"):
+        list(parallel_map(die, range(4), workers=2))
 
 
 def test_ray_cluster():

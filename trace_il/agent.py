@@ -212,7 +212,8 @@ class Agent(nn.Module):
     @torch.jit.unused
     def targets(self, actions: Tensor, states: Tensor) -> Tensor:
         """What the policy is to predict: actions (..., H, A) and the states (..., D) at their ticks, physical units."""
-        return self.standardize_action(actions - (states @ self.reference).unsqueeze(-2))
+        with torch.autocast(states.device.type, enabled=False):  # bfloat16 tells angles apart by milliradians only
+            return self.standardize_action(actions - (states @ self.reference).unsqueeze(-2))
 
     def plan(self, features: Tensor, readout: Readout, state: Tensor) -> Tensor:
         """Action chunk (B, H, A) in physical units, within the action limits; `state` (B, D), physical units."""

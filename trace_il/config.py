@@ -129,14 +129,18 @@ class AgentConfig:
 
 
 @dataclass
-class DataConfig:
+class DemonstrationsConfig:
     root: str | None = None  # a LeRobotDataset v3; null: collected under data/ with the environment's expert
     episodes: int = 250
+    seed: int = 0  # of the first demonstration
+    disturbance: float = 1.0  # of the demonstrations; 0: none
+
+
+@dataclass
+class DataConfig(DemonstrationsConfig):
     holdout: float = 0.1  # share of episodes held out
     batch_size: int = 2  # episodes a step and process
     num_workers: int = 0  # loader processes
-    seed: int = 0  # of the first demonstration
-    disturbance: float = 1.0  # of the demonstrations; 0: none
 
 
 @dataclass
@@ -221,7 +225,7 @@ class TrainConfig(RunConfig):
 @dataclass
 class CollectConfig:
     env: EnvConfig = MISSING
-    data: DataConfig = field(default_factory=DataConfig)
+    data: DemonstrationsConfig = field(default_factory=DemonstrationsConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     debug: bool = False
 

@@ -192,6 +192,8 @@ class ImitationModule(pl.LightningModule):
         if self.recall is not None and self.training:
             losses["recall"] = settings.recall * self.recall.loss(readout, evidence, batch.images, batch.valid)
         losses |= self.agent.memory.auxiliary_losses(readout, batch.valid)
+        if not self.settled:
+            losses.pop("entropy", None)
         return losses, chunks.unflatten(0, batch.valid.shape)
 
     @property
@@ -202,7 +204,9 @@ class ImitationModule(pl.LightningModule):
         tells the scene from others is taken out, which deployment, that sees one tick at a time, cannot do. So the
         second half of training uses the statistics that deployment uses. And the pictures that the memory sees are
         moved (`shifted`) then: a cue that is a few pixels from where demonstrations had it must be seen too, but is
-        not found so. The policy sees them as they are: from them it knows to a pixel where a hand has to go.
+        not found so. The policy sees them as they are: from them it knows to a pixel where a hand has to go. And only
+        then is routing asked to be sharp (L_ent): asked before it knows what to keep, a memory does not find two bits
+        in one episode. All slots are to be used from the beginning: asked for later, the cue that is in one is lost.
         """
         return self.current_epoch >= SETTLED * self.settings.epochs
 
@@ -236,8 +240,8 @@ class ImitationModule(pl.LightningModule):
         self.images_encoded += times * batch.images.shape[0] * batch.images.shape[1] * batch.images.shape[2]
         self.targets_trained = self.targets_trained + batch.valid.sum()  # no host synchronisation
         loss = torch.stack(list(losses.values())).sum()
-        self.log("train/loss", loss, prog_bar=True)
-        self.log_dict({f"train/{name}": value for name, value in losses.items()})
+        # Not in the progress bar, which would wait for a GPU at every step.
+        self.log_dict({"train/loss": loss, **{f"train/{name}": value for name, value in losses.items()}})
         return loss
 
     def validation_step(self, batch: EpisodeBatch, batch_idx: int) -> None:

@@ -1,15 +1,21 @@
 """Independent jobs over processes: the cores of this machine, or a Ray cluster."""
 
-import multiprocessing
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import TypeVar
 
 from .errors import UserError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+KILLED = (
+    "a worker process was killed, perhaps since memory ran out; ask for fewer with parallel.workers; the same command "
+    "goes on with what is missing"
+)
 
 
 def core_count() -> int:
@@ -54,20 +60,26 @@ def parallel_map(
         workers: processes; 0: one a core (of the cluster, if one is given); 1: in this process.
         ray_address: address of a Ray cluster ("auto" for the one this machine belongs to); the same jobs
             are then spread over its machines.
+    Raises:
+        UserError: a worker was killed, or as `connect`.
     """
     if ray_address is None:
         workers = workers or core_count()
     if ray_address is None and workers == 1:
         yield from map(function, jobs)
         return
-    pool: Any
     if ray_address is not None:
         connect(ray_address)
         from ray.util.multiprocessing import Pool
 
-        pool = Pool(workers or None, initializer=_one_thread)
-    else:
-        # "spawn": OpenGL contexts and thread pools do not survive a fork.
-        pool = multiprocessing.get_context("spawn").Pool(workers, initializer=_one_thread)
-    with pool:
-        yield from pool.imap(function, jobs)
+        with Pool(workers or None, initializer=_one_thread) as cluster:
+            yield from cluster.imap(function, jobs)
+        return
+    # "spawn": OpenGL contexts and thread pools do not survive a fork.
+    with ProcessPoolExecutor(workers, get_context("spawn"), _one_thread) as pool:
+        try:
+            yield from pool.map(function, jobs)
+        except BrokenProcessPool as error:
+            raise UserError(KILLED) from error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

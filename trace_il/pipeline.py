@@ -41,13 +41,9 @@ def wait_for_main_process(config: TrainConfig, folder: Path) -> Path:
     root, _ = dataset_root(config)
     info = root / "meta/info.json"
     ready = [folder / "run.json", info, *([folder / PRETRAINED] if config.trainer.views is not None else [])]
-    while not (all(path.exists() for path in ready) and _enough(config, root)):
+    while not all(path.exists() for path in ready) or _missing(config, root):
         time.sleep(1)
     return root
-
-
-def _enough(config: TrainConfig, root: Path) -> bool:
-    return config.data.root is not None or read_info(root)["total_episodes"] >= config.data.episodes
 
 
 def dataset_root(config: TrainConfig | CollectConfig) -> tuple[Path, CollectSpec]:

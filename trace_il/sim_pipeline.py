@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from .checkpoint import describe, read_checkpoint
 from .config import to_plain
 from .errors import UserError
 from .files import atomic_write
-from .parallel import core_count
+from .parallel import KILLED, core_count
 from .run_folder import is_main_process, open_run, phase, read_about
 from .scores import provenance, simulator_table
 from .sim_config import SimulatorRunConfig, from_plain, scene_settings
@@ -67,6 +68,8 @@ def dataset(
                     bar.update(job, completed=present)
             except (ValueError, SimulationError) as error:
                 raise UserError(str(error)) from error
+            except BrokenProcessPool as error:
+                raise UserError(KILLED) from error
     return load(root)
 
 

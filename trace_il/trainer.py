@@ -38,6 +38,10 @@ class ExponentialAverage(WeightAveraging):
     def __init__(self, decay: float) -> None:
         super().__init__(use_buffers=False, multi_avg_fn=get_ema_multi_avg_fn(decay))
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._device = trainer.strategy.root_device  # Lightning takes the module's, before it has been moved there
+        super().setup(trainer, pl_module, stage)
+
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # A resumed run that was already finished never reaches `on_train_end`, which would do this.
         if self._average_model is not None and trainer.state.status != "interrupted":

@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+import math
+import os
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 
 import numpy as np
 
 from ..errors import UserError
-from ..files import atomic_write, replacing
+from ..files import atomic_write, only_writer, replacing
 from .reader import DatasetReader
 
 
@@ -34,21 +37,34 @@ class FrameCache:
         folder = dataset.root / "cache"
         self.path, record = folder / "frames.u8", folder / "frames.json"
         key = {"digest": _digest(dataset), "shape": list(shape), "cameras": list(dataset.cameras)}
-        if not (record.exists() and self.path.exists() and json.loads(record.read_text()) == key):
-            folder.mkdir(exist_ok=True)
-            record.unlink(missing_ok=True)
-            with replacing(self.path) as temporary:  # runs may build it at the same time
-                store = np.memmap(temporary, np.uint8, "w+", shape=shape)
-                start = 0
-                for episode in progress(range(len(dataset))):
-                    for index, camera in enumerate(dataset.cameras):
-                        store[start : start + dataset.lengths[episode], index] = dataset.frames(episode, camera)
-                    start += int(dataset.lengths[episode])
-                store.flush()
-                del store
-            atomic_write(record, json.dumps(key).encode())
+
+        def built() -> bool:
+            return record.exists() and self.path.exists() and json.loads(record.read_text()) == key
+
+        # Runs that begin at the same time wait for the one that builds it.
+        with nullcontext() if built() else only_writer(folder, lambda: None):
+            if not built():
+                folder.mkdir(exist_ok=True)
+                record.unlink(missing_ok=True)
+                self._build(dataset, shape, progress)
+                atomic_write(record, json.dumps(key).encode())
         self.starts = np.concatenate([[0], np.cumsum(dataset.lengths)])
         self.frames = np.memmap(self.path, np.uint8, "r", shape=shape)
+
+    def _build(
+        self, dataset: DatasetReader, shape: tuple[int, ...], progress: Callable[[range], Iterable[int]]
+    ) -> None:
+        with replacing(self.path) as temporary:
+            with temporary.open("wb") as file:
+                # A memory map of a file with holes would end the process, without a word, where the disk is full.
+                os.posix_fallocate(file.fileno(), 0, math.prod(shape))
+            store, start = np.memmap(temporary, np.uint8, "r+", shape=shape), 0
+            for episode in progress(range(len(dataset))):
+                for index, camera in enumerate(dataset.cameras):
+                    store[start : start + dataset.lengths[episode], index] = dataset.frames(episode, camera)
+                start += int(dataset.lengths[episode])
+            store.flush()
+            del store
 
     def episode(self, episode: int) -> np.ndarray:
         """The frames of an episode, (T, C, H, W, 3)."""
