@@ -157,7 +157,7 @@ class SimulatorModule(pl.LightningModule):
 
     def validation_step(self, batch: list[Trajectory], batch_idx: int) -> None:
         frames = min(trajectory.frames for trajectory in batch)
-        results = predict(self.model, batch, frames, separate=False)
+        results = predict(self.model, batch, frames)
         pairs = [(truth, result.positions) for truth, result in zip(batch, results, strict=True)]
         errors = [squared_errors(truth, positions)[1:].mean() for truth, positions in pairs]
         wild = [has_diverged(truth, positions) for truth, positions in pairs]

@@ -14,7 +14,7 @@ from scipy.spatial.distance import cdist
 
 from .dataset import FRAME, Trajectory, transformed
 from .geometry import ball_gap, surface_gap
-from .model import LearnedModel, Prediction, predict
+from .model import LearnedModel, Prediction, predict, pushed_apart
 from .scenes import random_rotation
 from .state import CONTACT_RADIUS
 
@@ -104,7 +104,10 @@ def _drift(values: np.ndarray, scale: float) -> float:
 
 
 def rollout_scores(truth: Trajectory, result: Prediction) -> dict[str, float]:
-    """All scores of one rollout; without those that do not apply, such as the momentum of a scene with a pusher."""
+    """All scores of one rollout; without those that do not apply, such as the momentum of a scene with a pusher.
+
+    Those of `apart_` are of the same with surfaces `pushed_apart`; all others of what the model itself predicts.
+    """
     frames, soft = len(result.positions), ~truth.kinematic
     errors = squared_errors(truth, result.positions)
     diverged = has_diverged(truth, result.positions)
@@ -129,6 +132,8 @@ def rollout_scores(truth: Trajectory, result: Prediction) -> dict[str, float]:
     if len(truth.young) > 1:
         wanted = true_gaps(truth)[:frames]
         scores |= contact_scores(gaps(truth, result.positions), wanted, TOUCH)
+        apart = contact_scores(gaps(truth, pushed_apart(truth, result).positions), wanted, TOUCH)
+        scores |= {f"apart_{key}": apart[key] for key in ("gap_error", "penetration") if key in apart}
         free = min([frames, *(np.flatnonzero(wanted < TOUCH) - 1).tolist()])
     for name, there, measure in (("pusher", truth.kinematic.any(), pusher_gaps), ("wall", len(truth.walls), wall_gaps)):
         if there:
@@ -192,13 +197,6 @@ def equivariance_error(model: LearnedModel, trajectories: Sequence[Trajectory], 
         float(np.abs(two.positions - (one.positions @ matrix.T + shift)).max())
         for one, two, (matrix, shift) in zip(first, second, moves, strict=True)
     )
-
-
-def field_gap_error(model: LearnedModel, trajectories: Sequence[Trajectory]) -> float:
-    """Error of the smallest gap, m, of what a model predicts before it separates surfaces; a mean over scenes."""
-    near = [truth for truth in trajectories if true_gaps(truth).min() < SEEN]
-    found = [gaps(truth, predict(model, [truth], truth.frames, separate=False)[0].positions).min() for truth in near]
-    return float(np.mean([abs(gap - true_gaps(truth).min()) for gap, truth in zip(found, near, strict=True)]))
 
 
 def _wide(trajectory: Trajectory) -> Trajectory:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .dataset import FRAME, Trajectory, describe
+from .separation import separated
 from .state import Scene, State
 
 Own = TypeVar("Own", bound="Batch")
@@ -62,6 +63,7 @@ class LearnedModel(nn.Module):
 
     history = 0  # frames before the present whose velocities a step wants
     markov = True  # whether a step is a function of positions and velocities alone
+    touching = True  # whether bodies feel each other: pictures then show them `pushed_apart`
     place: Tensor
 
     def __init__(self, dim: int) -> None:
@@ -86,10 +88,6 @@ class LearnedModel(nn.Module):
     @abstractmethod
     def decode(self, trajectories: Sequence[Trajectory], values: np.ndarray) -> list[np.ndarray]:
         """The inverse; (T, P, dim) of each scene. What it says of pushers does not count."""
-
-    def separate(self, trajectory: Trajectory, positions: np.ndarray) -> np.ndarray:
-        """Decoded positions (T, P, dim) with surfaces pushed apart, by models that do so."""
-        return positions
 
     @abstractmethod
     def weights(self, statics: Any) -> Tensor:
@@ -173,14 +171,12 @@ class Prediction:
 
 @torch.no_grad()
 def predict(
-    model: LearnedModel, trajectories: Sequence[Trajectory], frames: int, dt: float = FRAME, statics: Any = None,
-    separate: bool = True,
-) -> list[Prediction]:  # fmt: skip
+    model: LearnedModel, trajectories: Sequence[Trajectory], frames: int, dt: float = FRAME, statics: Any = None
+) -> list[Prediction]:
     """`frames` frames of dt s of each scene, from its first state.
 
     Args:
         statics: of these scenes, if they are known already.
-        separate: push surfaces of the predicted frames apart, if the model does; False: as its variables have them.
     """
     statics = model.statics(trajectories) if statics is None else statics
     like = model.place
@@ -197,10 +193,15 @@ def predict(
         steps = dt * np.cumsum(speeds[:, scene, :count].numpy(), axis=0)
         positions[scene][:, pushed] = trajectory.positions[0, pushed] + np.concatenate([0 * steps[:1], steps])
         velocities[scene][:, pushed] = speeds[:, scene, :count][[*range(frames), frames - 1]].numpy()
-        if separate:
-            positions[scene][1:] = model.separate(trajectory, positions[scene][1:])
         out.append(Prediction(positions[scene], velocities[scene], latent[:, scene]))
     return out
+
+
+def pushed_apart(trajectory: Trajectory, result: Prediction) -> Prediction:
+    """A prediction with surfaces as far from each other as contact keeps them (`separated`), but in its first frame."""
+    positions = result.positions.copy()
+    positions[1:] = separated(trajectory, positions[1:])
+    return replace(result, positions=positions)
 
 
 @dataclass(frozen=True)
@@ -323,5 +324,5 @@ class LearnedSimulator:
         state.check()
         now = replace(self.described, positions=state.positions[None], velocities=state.velocities[None])
         frames = max(1, math.ceil(dt / FRAME - 1e-6))
-        result = predict(self.model, [now], frames, dt / frames, self.statics, separate=False)[0]
+        result = predict(self.model, [now], frames, dt / frames, self.statics)[0]
         return State(result.positions[-1], result.velocities[-1], state.body, state.kinematic)

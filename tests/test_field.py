@@ -62,7 +62,7 @@ def test_a_stiffness_can_be_fitted_by_gradient_from_points_anywhere():
 @pytest.mark.parametrize("dim", [2, 3])
 def test_the_field_is_one_at_every_resolution(dim):
     trajectory, network = simulate(pair(dim, gap=0.012), 10), model(dim)
-    result = predict(network, [trajectory], 10, separate=False)[0]
+    result = predict(network, [trajectory], 10)[0]
     own, latent = trajectory.body == 0, torch.from_numpy(result.latent)
     at_points = network.query(trajectory, 0, trajectory.rest[own], latent)
     np.testing.assert_allclose(at_points, result.positions[:, own], atol=1e-6)

@@ -8,7 +8,6 @@ import torch
 
 from sims.build import MODELS, Recipe, load, save
 from sims.dataset import FRAME, Trajectory, simulate, transformed
-from sims.eqcollide.separation import separated
 from sims.geometry import crossing, crossing_depths, edge_distances, facet_distances
 from sims.learn import SimulatorModule, TrajectoryDataModule, _Windows
 from sims.metrics import (
@@ -16,7 +15,6 @@ from sims.metrics import (
     TOUCH,
     contact_scores,
     equivariance_error,
-    field_gap_error,
     gaps,
     pusher_gaps,
     rollout_scores,
@@ -24,8 +22,9 @@ from sims.metrics import (
     true_gaps,
     wall_gaps,
 )
-from sims.model import LearnedSimulator, Prediction, Range, predict
+from sims.model import LearnedSimulator, Prediction, Range, predict, pushed_apart
 from sims.scenes import SceneSettings, random_rotation, random_scene
+from sims.separation import separated
 from sims.state import CONTACT_RADIUS
 
 SMALL = {"gns": {"width": 16, "layers": 2}, "meshgraphnets": {"width": 16, "layers": 2}}
@@ -233,16 +232,18 @@ def test_surfaces_are_pushed_apart(scenes, world, dim):
     np.testing.assert_allclose(turned, mended @ matrix.T + shift, atol=1e-6)
 
 
-def test_only_what_is_shown_is_pushed_apart(scenes):
+def test_what_is_pushed_apart_is_told_apart_from_what_a_model_predicts(scenes):
     truth, model = scenes["free", 2], network("eqcollide")
-    shown, field = predict(model, [truth], 12)[0], predict(model, [truth], 12, separate=False)[0]
-    assert gaps(truth, shown.positions).min() > gaps(truth, field.positions).min() + 0.001
-    np.testing.assert_array_equal(shown.latent, field.latent)
-    np.testing.assert_array_equal(shown.velocities, field.velocities)
-    assert field_gap_error(model, [truth]) > abs(gaps(truth, shown.positions).min() - true_gaps(truth)[:13].min())
-    alone = Recipe("eqcollide", 2, {"collide": False}).build().double()  # bodies that do not feel each other
-    pair = (predict(alone, [truth], 12, separate=choice)[0].positions for choice in (True, False))
-    np.testing.assert_array_equal(*pair)
+    own = predict(model, [truth], 12)[0]
+    apart = pushed_apart(truth, own)
+    assert gaps(truth, apart.positions).min() > gaps(truth, own.positions).min() + 0.001
+    np.testing.assert_array_equal(apart.positions[0], own.positions[0])
+    np.testing.assert_array_equal(apart.latent, own.latent)
+    np.testing.assert_array_equal(apart.velocities, own.velocities)
+    scores, least = rollout_scores(truth, own), true_gaps(truth)[:13].min()
+    assert scores["gap_error"] == pytest.approx(abs(gaps(truth, own.positions).min() - least))
+    assert scores["apart_gap_error"] == pytest.approx(abs(gaps(truth, apart.positions).min() - least))
+    assert scores["apart_gap_error"] < scores["gap_error"]
 
 
 def test_a_missed_touch_counts_as_missed_by_all_frames():
@@ -265,7 +266,7 @@ def test_a_simulator_steps_as_it_was_judged(scenes, name):
         return
     simulator, scene = LearnedSimulator(model), random_scene(SceneSettings(2, "pusher"), 3)
     state = simulator.reset(scene)
-    whole = predict(model, [simulator.described], 20, separate=False)[0]
+    whole = predict(model, [simulator.described], 20)[0]
     for _ in range(20):
         state = simulator.step(state, FRAME)
     np.testing.assert_allclose(state.positions, whole.positions[-1], atol=1e-9)

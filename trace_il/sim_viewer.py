@@ -14,7 +14,7 @@ from sims.build import load
 from sims.dataset import FRAME, Trajectory, simulate
 from sims.flex import SimulationError
 from sims.metrics import gaps, squared_errors
-from sims.model import LearnedModel, Prediction, predict, pusher_frames
+from sims.model import LearnedModel, Prediction, predict, pushed_apart, pusher_frames
 from sims.scenes import random_scene
 
 from .data.video import encode_video
@@ -38,7 +38,13 @@ def rollout_pair(config: SimulatorRunConfig, folder: Path, seed: int) -> tuple[L
         truth = simulate(random_scene(scene_settings(config.env), seed), config.data.frames, seed)
     except (ValueError, SimulationError) as error:
         raise UserError(str(error)) from error
-    return model, truth, predict(model, [truth], truth.frames)[0]
+    return model, truth, shown(model, truth)
+
+
+def shown(model: LearnedModel, truth: Trajectory) -> Prediction:
+    """A model's rollout of a scene; with surfaces pushed apart, where bodies feel each other."""
+    result = predict(model, [truth], truth.frames)[0]
+    return pushed_apart(truth, result) if model.touching else result
 
 
 def contact_lines(model: LearnedModel, truth: Trajectory, result: Prediction) -> list[np.ndarray]:
@@ -244,7 +250,7 @@ def save_video(path: Path, model: LearnedModel, truth: Trajectory, result: Predi
 
 def record_simulator(model: LearnedModel, truth: Trajectory, folder: Path) -> dict[str, str]:
     """Recording, video and strip of a scene, into the run folder."""
-    result = predict(model, [truth], truth.frames)[0]
+    result = shown(model, truth)
     paths = {"recording": "recording.rrd", "strip": "strip.png", "video": "rollout.mp4"}
     for name, save in (("recording", write_recording), ("strip", save_strip), ("video", save_video)):
         save(folder / paths[name], model, truth, result)

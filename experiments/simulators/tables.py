@@ -15,8 +15,9 @@ COLUMNS = (
     ("transport", "transport, m", "{:.3f}"),
     ("diverged", "diverged", "{:.2f}"),
     ("gap_error", "gap error, mm", "{:.1f}"),
-    ("gap_error_field", "before surfaces are pushed apart, mm", "{:.1f}"),
+    ("apart_gap_error", "surfaces pushed apart, mm", "{:.1f}"),
     ("penetration", "penetration, mm", "{:.1f}"),
+    ("apart_penetration", "surfaces pushed apart, mm", "{:.1f}"),
     ("impact_frames_median", "impact, frames", "{:.1f}"),
     ("missed_impact", "impact missed", "{:.2f}"),
     ("momentum_drift", "momentum drift", "{:.1e}"),
@@ -30,7 +31,7 @@ OURS, BASELINES = "EqCollide-style", ("GNS", "MeshGraphNets", "EGNN", "SEGNO")
 
 
 def _cell(rows: list[Row], key: str, form: str) -> str:
-    scale = 1e3 if form == "{:.1f}" and key in ("gap_error", "gap_error_field", "penetration") else 1.0
+    scale = 1e3 if form == "{:.1f}" and key.endswith(("gap_error", "penetration")) else 1.0
     values = [scale * row[key] for row in rows if row.get(key) is not None]
     if not values:
         return ""

@@ -10,6 +10,8 @@ from .particles import ParticleModel, Particles
 class ConstantVelocity(ParticleModel):
     """p(t) = p + v t."""
 
+    touching = False
+
     def rollout(
         self, p: Tensor, v: Tensor, statics: Particles, pushers: tuple[Tensor, Tensor], frames: int, dt: float = FRAME,
         past: Tensor | None = None,
@@ -23,6 +25,8 @@ class Ballistic(ParticleModel):
 
     In 3D the angular velocity is kept: tumbling is left out.
     """
+
+    touching = False
 
     def rollout(
         self, p: Tensor, v: Tensor, statics: Particles, pushers: tuple[Tensor, Tensor], frames: int, dt: float = FRAME,

@@ -11,7 +11,6 @@ from ..model import LearnedModel
 from .decoder import interpolation
 from .dynamics import Dynamics, Prepared
 from .encoder import Statics, controls, gather
-from .separation import separated
 
 
 class EqCollide(LearnedModel):
@@ -42,6 +41,7 @@ class EqCollide(LearnedModel):
         if control_points < 2 * dim:
             raise ValueError(f"control_points must be at least {2 * dim} in {dim}D, got {control_points}")
         self.control_points = control_points
+        self.touching = collide
         self.dynamics = self.dynamics_class(dim, width, context, radius, substeps, collide, integrator)
 
     def gather(self, trajectories: Sequence[Trajectory]) -> Statics:
@@ -64,9 +64,6 @@ class EqCollide(LearnedModel):
                 particles[:, points] = control.decode @ values[:, scene, body]
             out.append(particles)
         return out
-
-    def separate(self, trajectory: Trajectory, positions: np.ndarray) -> np.ndarray:
-        return separated(trajectory, positions) if self.dynamics.collide else positions
 
     def query(self, trajectory: Trajectory, body: int, points: np.ndarray, latent: Tensor) -> Tensor:
         """The field at any points of a body, whatever its mesh; differentiable in `latent`.

@@ -32,7 +32,7 @@ def test_it_predicts_collisions(folder):
         for name in ("eqcollide", "ballistic")
     )
     assert own["mse"] < 0.15 * rigid["mse"] and own["mse"] < 5e-4 and own["diverged"] == 0, (own, rigid)
-    assert own["gap_error"] < 0.006 and own["impact_frames_median"] <= 1, own
+    assert own["gap_error"] < 0.006 and own["apart_gap_error"] < 0.006 and own["impact_frames_median"] <= 1, own
 
 
 def test_no_scene_diverges_for_four_times_as_long(folder):

@@ -8,16 +8,17 @@ al. 2007, section 3.3; equal masses; all constraints at once, and the mean of th
 
     C = n.(x - c) - 2 r < 0,   dx = -C n / (1 + sum_k w_k^2),   dc_k = w_k C n / (1 + sum_k w_k^2)
 
-It commutes with rotations, reflections and shifts. The model's own variables and its velocities are not touched.
+It commutes with rotations, reflections and shifts, and is done to what any model predicts, not by it: neither its own
+variables nor velocities are touched.
 """
 
 from itertools import combinations
 
 import numpy as np
 
-from ..dataset import Trajectory
-from ..geometry import contained, facet_distances, near_box, nearest_weights
-from ..state import CONTACT_RADIUS
+from .dataset import Trajectory
+from .geometry import contained, facet_distances, near_box, nearest_weights
+from .state import CONTACT_RADIUS
 
 ITERATIONS = 3
 
