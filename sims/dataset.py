@@ -14,6 +14,7 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -233,13 +234,19 @@ def load(root: Path) -> list[Trajectory]:
     """All trajectories of a complete dataset.
 
     Raises:
-        ValueError: generation did not finish.
+        ValueError: generation did not finish, or a file is missing or damaged since.
     """
     if not (root / "complete.json").exists():
         raise ValueError(f"{root} is not complete; generate it again, which goes on where it was")
     names = [field.name for field in fields(Trajectory)]
     out = []
-    for path in sorted(root.glob("[0-9]*.npz")):
-        with np.load(path) as content:
-            out.append(Trajectory(**{name: content[name] for name in names}))
+    for number in range(json.loads((root / "complete.json").read_text())["trajectories"]):
+        path = root / f"{number:05d}.npz"
+        try:
+            with np.load(path) as content:
+                out.append(Trajectory(**{name: content[name] for name in names}))
+        except (OSError, KeyError, ValueError, BadZipFile) as error:
+            raise ValueError(
+                f"{path} is missing or damaged ({error}); delete it and {root / 'complete.json'}, and it is made again"
+            ) from error
     return out

@@ -12,7 +12,7 @@ import mujoco
 import numpy as np
 
 from .shapes import Mesh, element_volumes
-from .state import CONTACT_RADIUS, DENSITY, THICKNESS, Body, Scene, SimulationError, State
+from .state import CONTACT_RADIUS, DENSITY, THICKNESS, Body, Scene, SimulationError, State, check_step
 
 LONGEST = 5e-4  # s, a time step, for contact's sake
 SAFETY = 0.8  # share of the stable time step that is used: bodies at rest are softer than stretched ones
@@ -24,13 +24,15 @@ class FlexSimulator:
     """MuJoCo flex behind the simulator's contract.
 
     Raises:
-        ValueError: the scene cannot be simulated, or a state is not finite.
-        SimulationError: a step diverged or turned an element inside out.
+        ValueError: the scene cannot be simulated, or as `check_step`.
+        SimulationError: a step diverged or turned an element inside out; another state can still be stepped.
     """
+
+    started: State | None = None
 
     def reset(self, scene: Scene) -> State:
         scene.check()
-        state = scene.start()
+        state = self.started = scene.start()
         self.scene = scene
         self.timestep = min(LONGEST, *(SAFETY * stable_step(body) for body in scene.bodies))
         self.model = mujoco.MjModel.from_xml_string(scene_xml(scene))
@@ -52,8 +54,10 @@ class FlexSimulator:
 
     def step(self, state: State, dt: float) -> State:
         """One frame of `dt` s, in equal steps of at most `timestep`."""
-        state.check()
+        check_step(state, self.started, dt)
         data, dim = self.data, self.scene.dim
+        for warning in data.warning:  # of a step before that diverged
+            warning.number = 0
         count = max(1, math.ceil(dt / self.timestep))
         self.model.opt.timestep = dt / count
         positions, velocities = self._joints(state)

@@ -13,22 +13,17 @@ def _length(vectors: np.ndarray) -> np.ndarray:
 
 
 def contained(points: np.ndarray, corners: np.ndarray, elements: np.ndarray) -> np.ndarray:
-    """How deep points (P, dim) are in a mesh of `elements` over `corners`, (P,), m; at most 0 outside of it.
-
-    The depth is that below the facet nearest to the point in the element around it: enough to tell an overlap.
-    """
+    """Which points (P, dim) are in a mesh of `elements` over `corners`, (P,)."""
     box = (points >= corners.min(0)).all(1) & (points <= corners.max(0)).all(1)
-    depth = np.zeros(len(points))
+    within = np.zeros(len(points), dtype=bool)
     if not box.any():
-        return depth
+        return within
     tips = corners[elements]  # (E, dim + 1, dim)
     edges = tips[:, 1:] - tips[:, :1]
     inverse = np.linalg.inv(edges)
     weights = np.einsum("ped,edk->pek", points[box, None] - tips[:, 0], inverse)
-    least = np.minimum(weights.min(-1), 1 - weights.sum(-1))  # barycentric coordinate of the nearest facet
-    height = 1 / np.linalg.norm(inverse, axis=1).max(-1)  # the smallest height of the element
-    depth[box] = np.maximum(least * height, 0).max(1)
-    return depth
+    within[box] = (np.minimum(weights.min(-1), 1 - weights.sum(-1)) > 0).any(1)
+    return within
 
 
 def facet_distances(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
@@ -142,7 +137,7 @@ def ball_gap(centre: np.ndarray, radius: float, points: np.ndarray, surface: np.
         points: (P, dim), surface, solid: facets (F, dim) and elements (E, dim + 1) of the body.
     """
     apart = float(facet_distances(centre[None], points[surface]).min())
-    within = contained(centre[None], points, solid)[0] > 0
+    within = contained(centre[None], points, solid)[0]
     return -(apart + radius) if within else apart - radius
 
 
@@ -164,7 +159,7 @@ def surface_gap(
         corners = corners[near_box(corners, tips, reach)] if len(tips) else corners[:0]
         if len(corners):
             distance = facet_distances(tips, corners).min(1)
-            inside = contained(tips, points, solids[other]) > 0
+            inside = contained(tips, points, solids[other])
             gap = min(gap, float(np.where(inside, -distance, distance).min()))
     return gap
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .dataset import FRAME, Trajectory, describe
 from .separation import separated
-from .state import Scene, State
+from .state import Scene, State, check_step
 
 Own = TypeVar("Own", bound="Batch")
 
@@ -303,6 +303,7 @@ class LearnedSimulator:
                 "hold; take a simulator without memory, such as sim=eqcollide"
             )
         self.model, self.seen = model.eval(), seen
+        self.started: State | None = None
 
     def out_of_distribution(self, state: State) -> str:
         """In words, how a state has left the range that training knew; empty where it has not."""
@@ -311,7 +312,7 @@ class LearnedSimulator:
     def reset(self, scene: Scene) -> State:
         """Put up a scene. Raises ValueError for one that cannot be simulated, or of another dimension."""
         scene.check()
-        start = scene.start()
+        start = self.started = scene.start()
         self.described = describe(scene, [start], 0, float)
         self.statics = self.model.statics([self.described])
         return start
@@ -319,9 +320,9 @@ class LearnedSimulator:
     def step(self, state: State, dt: float) -> State:
         """The state `dt` seconds later, in equal frames of at most the length that the model was trained with.
 
-        Raises ValueError for a state that is not finite.
+        Raises ValueError as `check_step`.
         """
-        state.check()
+        check_step(state, self.started, dt)
         now = replace(self.described, positions=state.positions[None], velocities=state.velocities[None])
         frames = max(1, math.ceil(dt / FRAME - 1e-6))
         result = predict(self.model, [now], frames, dt / frames, self.statics)[0]

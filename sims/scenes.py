@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .shapes import KINDS_2D, KINDS_3D, body_mesh
-from .state import CONTACT_RADIUS, Body, Pusher, Scene, TooLargeError, Wall
+from .state import CONTACT_RADIUS, MAX_POINTS, Body, Pusher, Scene, TooLargeError, Wall
 
 MIXTURE = ("free", "box", "pusher")
 MIXED = "mixed"  # every scene in one of the worlds of the mixture
@@ -44,6 +44,27 @@ class SceneSettings:
     def usual_spacing(self) -> float:
         return self.spacing or {2: 0.0135, 3: 0.035}[self.dim]
 
+    def check(self) -> None:
+        """Raise a ValueError for a value that makes no sense, a TooLargeError for more points than fit."""
+        if self.dim not in (2, 3) or self.world not in WORLDS:
+            raise ValueError(f"dim must be 2 or 3 and world one of {', '.join(WORLDS)}, got {self.dim}, {self.world!r}")
+        if not 1 <= self.bodies[0] <= self.bodies[1]:
+            raise ValueError(f"bodies must be (fewest, most), at least 1, got {self.bodies}")
+        known = {2: KINDS_2D, 3: KINDS_3D}[self.dim]
+        for kind in self.kinds:
+            if kind not in known:
+                raise ValueError(f"unknown shape {kind!r}; choose of {', '.join(known)} in {self.dim}D")
+        for name in ("speed", "spacing"):
+            if not 0 <= getattr(self, name) < np.inf:
+                raise ValueError(f"{name} must be finite and >= 0, got {getattr(self, name)}")
+        if not 0 < self.young[0] <= self.young[1] < np.inf:
+            raise ValueError(f"young must be (least, most), finite and > 0, got {self.young}")
+        if (least := self.bodies[0] * 1.5 * (0.85 * RADIUS / self.usual_spacing) ** self.dim) > MAX_POINTS:
+            raise TooLargeError(
+                f"{self.bodies[0]} bodies with points {self.usual_spacing} m apart have {least:.0f} points at least, "
+                f"at most {MAX_POINTS} fit; ask for a larger spacing or fewer bodies"
+            )
+
 
 UNSEEN = {2: ("l_shape", "star"), 3: ("extrusion",)}  # kinds that training does not see
 
@@ -75,18 +96,9 @@ def random_scene(settings: SceneSettings, seed: int) -> Scene:
     """The scene of a seed.
 
     Raises:
-        ValueError: unknown dim, world or kind, or more bodies than fit.
+        ValueError: as `SceneSettings.check`, or more bodies than fit.
     """
-    if settings.dim not in (2, 3) or settings.world not in WORLDS:
-        raise ValueError(
-            f"dim must be 2 or 3 and world one of {', '.join(WORLDS)}, got {settings.dim}, {settings.world!r}"
-        )
-    if not 1 <= settings.bodies[0] <= settings.bodies[1]:
-        raise ValueError(f"bodies must be (fewest, most), at least 1, got {settings.bodies}")
-    known = {2: KINDS_2D, 3: KINDS_3D}[settings.dim]
-    for kind in settings.kinds:
-        if kind not in known:
-            raise ValueError(f"unknown shape {kind!r}; choose of {', '.join(known)} in {settings.dim}D")
+    settings.check()
     rng = np.random.default_rng(seed)
     if settings.world == MIXED:
         settings = replace(settings, world=str(rng.choice(MIXTURE)))

@@ -54,7 +54,7 @@ def _between_bodies(now: np.ndarray, surfaces: list[np.ndarray], solids: list[np
         facet, distance = facets[distance.argmin(1)], distance.min(1)
         weights = nearest_weights(now[points], now[facet])  # (N, dim)
         away = now[points] - np.einsum("nk,nkd->nd", weights, now[facet])
-        sign = np.where(contained(now[points], now, solids[other]) > 0, -1.0, 1.0)
+        sign = np.where(contained(now[points], now, solids[other]), -1.0, 1.0)
         lack = reach - sign * distance
         hit = (lack > 0) & (distance > 1e-9)
         step = (sign * lack / distance.clip(1e-9) / (1 + (weights**2).sum(1)))[hit, None] * away[hit]

@@ -66,6 +66,18 @@ class Mesh:
         return int(np.flatnonzero(which.ravel() == bad[0])[0] % len(self.elements)) if len(bad) else None
 
     def check(self) -> None:
+        """Raise a ValueError where this is no mesh, has a point that no element uses, or its centre of mass elsewhere
+        than at zero, or as `check_shape`."""
+        check_elements(self.points, self.elements)
+        unused = np.setdiff1d(np.arange(len(self.points)), self.elements)
+        if len(unused):
+            raise ValueError(f"point {unused[0]} of the body belongs to no element; `make_mesh` leaves such points out")
+        self.check_shape()
+        centre = self.shares @ self.points
+        if np.linalg.norm(centre) > 1e-4 * np.ptp(self.points, axis=0).max():
+            raise ValueError(f"the body's centre of mass must be at zero, it is at {centre}; `make_mesh` puts it there")
+
+    def check_shape(self) -> None:
         """Raise a ValueError where an element is inverted or degenerate, or the body is folded over itself."""
         worst = int(self.quality.argmin())
         if not self.quality[worst] >= LEAST_QUALITY:
@@ -109,6 +121,20 @@ def facet_normals(points: np.ndarray, facets: np.ndarray) -> np.ndarray:
     return np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]) / 2
 
 
+def check_elements(points: np.ndarray, elements: np.ndarray) -> None:
+    """Raise a ValueError where arrays are not the points (P, dim) and elements (E, dim + 1) of a body."""
+    if points.ndim != 2 or points.shape[1] not in (2, 3) or len(points) <= points.shape[1]:
+        raise ValueError(f"a body needs more than dim points in 2D or 3D, got an array of shape {points.shape}")
+    if not np.isfinite(points).all():
+        raise ValueError(f"{int((~np.isfinite(points)).sum())} coordinates of the body's points are not finite")
+    if len(elements) == 0:
+        raise ValueError("a body needs at least one element, got none")
+    if elements.ndim != 2 or elements.shape[1] != points.shape[1] + 1:
+        raise ValueError(f"elements must have shape (E, {points.shape[1] + 1}), got {elements.shape}")
+    if elements.min() < 0 or elements.max() >= len(points):
+        raise ValueError(f"elements must be over points 0..{len(points) - 1}, got {elements.min()}..{elements.max()}")
+
+
 def make_mesh(points: np.ndarray, elements: np.ndarray) -> Mesh:
     """A mesh that is centred, oriented, and free of unused points.
 
@@ -117,20 +143,13 @@ def make_mesh(points: np.ndarray, elements: np.ndarray) -> Mesh:
             there, an element without volume, or a body that is folded over itself.
     """
     points, elements = np.asarray(points, dtype=float), np.asarray(elements)
-    if points.ndim != 2 or points.shape[1] not in (2, 3) or len(points) <= points.shape[1]:
-        raise ValueError(f"a body needs more than dim points in 2D or 3D, got an array of shape {points.shape}")
-    if not np.isfinite(points).all():
-        raise ValueError(f"{int((~np.isfinite(points)).sum())} coordinates of the body's points are not finite")
-    if len(elements) == 0:
-        raise ValueError("a body needs at least one element, got none")
-    if elements.min() < 0 or elements.max() >= len(points):
-        raise ValueError(f"elements must be over points 0..{len(points) - 1}, got {elements.min()}..{elements.max()}")
+    check_elements(points, elements)
     used, elements = np.unique(elements, return_inverse=True)
     points, elements = points[used], elements.reshape(-1, points.shape[1] + 1)
     volumes = element_volumes(points, elements)
     elements[volumes < 0, :2] = elements[volumes < 0, 1::-1]
     mesh = Mesh(points, elements)
-    mesh.check()
+    mesh.check_shape()
     return Mesh(points - mesh.shares @ points, elements)
 
 

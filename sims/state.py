@@ -121,15 +121,15 @@ class Scene:
         if self.gravity.shape not in ((2,), (3,)):
             raise ValueError(f"gravity must have 2 or 3 numbers, got an array of shape {self.gravity.shape}")
         for number, body in enumerate(self.bodies):
+            try:
+                body.mesh.check()
+            except ValueError as error:
+                raise ValueError(f"body {number}: {error}") from error
             if body.mesh.dim != self.dim:
                 raise ValueError(f"body {number} has {body.mesh.dim} dimensions, gravity has {self.dim}")
             for name, shape in (("position", ()), ("velocity", ()), ("orientation", (self.dim,))):
                 self._expect(f"body {number}: {name}", getattr(body, name), (self.dim, *shape))
             self._expect(f"body {number}: spin", body.spin, (1,) if self.dim == 2 else (3,))
-            try:
-                body.mesh.check()
-            except ValueError as error:
-                raise ValueError(f"body {number}: {error}") from error
             if not 0 < body.young < np.inf:
                 raise ValueError(f"body {number}: young must be finite and > 0, got {body.young}")
             turn = body.orientation
@@ -208,6 +208,22 @@ class State:
                 f"{int(bad.sum())} of {len(bad)} points have a position or velocity that is not finite, the first in "
                 f"body {int(self.body[bad.argmax()])}; reset the simulator"
             )
+
+
+def check_step(state: State, started: State | None, dt: float) -> None:
+    """Raise a ValueError where a simulator that began with `started` cannot step a state by `dt` s."""
+    if started is None:
+        raise ValueError("the simulator has no scene yet; reset it with one before the first step")
+    own = state.positions.shape == state.velocities.shape == started.positions.shape
+    if not own or not np.array_equal(state.body, started.body):
+        raise ValueError(
+            f"the state has positions of shape {state.positions.shape} and velocities of {state.velocities.shape}, of "
+            f"{len(np.unique(state.body))} bodies and pushers; the scene has {started.positions.shape} of "
+            f"{len(np.unique(started.body))}; step states of the scene that the simulator was reset with"
+        )
+    if not 0 < dt < np.inf:
+        raise ValueError(f"dt must be finite and > 0 s, got {dt}")
+    state.check()
 
 
 class TooLargeError(ValueError):

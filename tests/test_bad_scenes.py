@@ -58,6 +58,7 @@ def test_bad_scenes_and_meshes(monkeypatch):
     monkeypatch.setattr(scenes, "TRIES", 1)
     scene = pair(2)
     one, two = scene.bodies
+    with_a_point_more = np.concatenate([one.mesh.points, [[0.0, 0.0]]])
     for bad, message in (
         (replace(scene, bodies=()), "no body"),
         (replace(scene, bodies=(one, replace(two, position=one.position))), "bodies 0 and 1 overlap"),
@@ -82,12 +83,23 @@ def test_bad_scenes_and_meshes(monkeypatch):
         ),
         (replace(scene, walls=(Wall(np.array([0.0, 0.0, 1.0]), -9.0),)), r"wall 0: normal must have shape \(2,\)"),
         (replace(scene, bodies=many(one, 60)), "points, at most 5000 fit"),
+        (replace(scene, bodies=(replace(one, mesh=Mesh(np.zeros((1, 2)), np.zeros((0, 3), int))),)), "more than dim"),
+        (replace(scene, bodies=(replace(one, mesh=Mesh(one.mesh.points + 1, one.mesh.elements)),)), "centre of mass"),
+        (replace(scene, bodies=(replace(one, mesh=Mesh(with_a_point_more, one.mesh.elements)),)), "to no element"),
+        (replace(scene, bodies=(replace(one, mesh=Mesh(one.mesh.points[:9], one.mesh.elements)),)), "points 0..8, got"),
     ):
         for simulator in (FlexSimulator(), LearnedSimulator(model(2))):
             with pytest.raises(ValueError, match=message):
                 simulator.reset(bad)
     for simulator in (FlexSimulator(), LearnedSimulator(model(2))):
+        with pytest.raises(ValueError, match="has no scene yet"):
+            simulator.step(scene.start(), FRAME)
         start = simulator.reset(scene)
+        for dt in (0.0, -FRAME, np.nan, np.inf):
+            with pytest.raises(ValueError, match="dt must be finite and > 0 s"):
+                simulator.step(start, dt)
+        with pytest.raises(ValueError, match="step states of the scene that the simulator was reset with"):
+            simulator.step(replace(scene, bodies=(one,)).start(), FRAME)
         start.positions[3] = np.nan
         with pytest.raises(ValueError, match=r"1 of \d+ points have a position or velocity that is not finite"):
             simulator.step(start, FRAME)
@@ -106,6 +118,15 @@ def test_bad_scenes_and_meshes(monkeypatch):
         make_mesh(np.array([*square[:4], [1.4, 0.5]]), np.array(fan))
     with pytest.raises(ValueError, match="60 bodies do not fit"):
         random_scene(SceneSettings(2, bodies=(60, 60)), 0)
+    for bad, message in (
+        ({"young": (8e4, 4e4)}, r"young must be \(least, most\)"),
+        ({"speed": -1.0}, "speed must be finite and >= 0, got -1"),
+        ({"speed": np.nan}, "speed must be finite"),
+        ({"spacing": -1.0}, "spacing must be finite and >= 0, got -1"),
+        ({"spacing": 1e-4}, "points at least, at most 5000 fit"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            random_scene(SceneSettings(2, **bad), 0)
     with pytest.raises(ValueError, match="unknown shape 'cube'; choose of disc"):
         random_scene(SceneSettings(2, kinds=("cube",)), 0)
     with pytest.raises(ValueError, match="this model is of 3 dimensions, the scene has 2"):

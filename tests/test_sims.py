@@ -248,12 +248,25 @@ def test_datasets_go_on_after_a_kill_and_are_never_half(tmp_path):
     np.testing.assert_array_equal(again.positions, trajectories[5].positions)
     with pytest.raises(ValueError, match="count=12, asked for 13"):
         next(generate(root, SceneSettings(2), 13, 20, 100, 2))
+    damaged = root / "00003.npz"
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"00003\.npz is missing or damaged"):
+        load(root)
+    damaged.unlink()
+    with pytest.raises(ValueError, match=r"00003\.npz is missing or damaged"):
+        load(root)
 
 
 def test_a_diverging_scene_is_an_error():
     scene = pair(2, speed=30.0)
     with pytest.raises(SimulationError, match=r"inside out|diverged"):
         simulate(scene, 30)
+    simulator = FlexSimulator()
+    start = simulator.reset(pair(2))
+    after = simulator.step(start, FRAME)
+    with pytest.raises(SimulationError, match="diverged"):
+        simulator.step(replace(start, velocities=1e12 + start.velocities), FRAME)
+    np.testing.assert_array_equal(simulator.step(start, FRAME).positions, after.positions)
 
 
 @pytest.mark.parametrize("dim", [2, 3])

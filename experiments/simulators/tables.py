@@ -85,7 +85,7 @@ def simulators_table(about: Row) -> str:
         return f"{markdown(['trained with', 'core ms a step'], lines)}\n\n"
     if rows and "ms_per_scene_frame" in rows[0] and "test" not in rows[0]:
         keys = ("sim", "dim", "device", "bodies", "batch", "points")
-        numbers = ("ms_per_scene_frame", "simulated_seconds_per_second", "latent_times_mujoco", "peak_mib")
+        numbers = ("ms_per_scene_frame", "simulated_seconds_per_second", "times_mujoco", "peak_mib")
         lines = []
         for row in rows:
             cells = ["" if row[key] is None else f"{row[key]:.3g}" for key in numbers]
