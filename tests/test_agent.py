@@ -32,6 +32,7 @@ from trace_il.learn import ImitationModule
 from trace_il.memory.base import Readout
 from trace_il.memory.teacher import AttentionTeacher
 from trace_il.policies.base import PolicyLoss
+from trace_il.trainer import ExponentialAverage
 
 D, C, SIZE, EVERY, STEPS = 4, 2, 32, 3, 17
 RELATIVE = (True, False, True, False)  # actions relative to the state
@@ -156,6 +157,8 @@ def test_relative_targets_are_undone():
     torch.testing.assert_close(agent.plan(None, None, states), actions)
     shifted = agent.targets(actions + torch.tensor([1.0, 0, 1, 0]), states + torch.tensor([1.0, 5, 1, 5]))
     torch.testing.assert_close(shifted, agent.targets(actions, states))
+    with torch.autocast("cpu", torch.bfloat16):  # mixed precision does not round the angles
+        torch.testing.assert_close(agent.targets(actions, states), shifted)
 
 
 def test_bad_input_is_named():
@@ -236,8 +239,9 @@ def test_contents_end_up_standardised_as_at_deployment(workplace, monkeypatch):
         module.on_train_epoch_start()
         before = norm.running_mean.clone()
         module.on_train_batch_start(batch, 0)
-        module.losses(batch)
+        losses, _ = module.losses(batch)
         assert moves != torch.equal(norm.running_mean, before)
+        assert "balance" in losses and ("entropy" in losses) != moves  # routing is made sharp in the second half too
         trainer.datamodule = f"after {epoch}"
         module.on_validation_epoch_start()
     assert fits == ["after 0", "after 1", "before 2"]
@@ -271,6 +275,14 @@ def learner(**settings) -> tuple[ImitationModule, EpisodeBatch]:
         torch.ones(2, ticks, dtype=torch.bool), torch.tensor([0, 1]), nothing, torch.zeros(2, dtype=torch.long),
     )  # fmt: skip
     return ImitationModule(agent, teacher, None, None, config, 0).train(), batch  # type: ignore[arg-type]
+
+
+def test_averaged_weights_are_where_the_model_is_trained():
+    """Not where it is when training is set up, which is the CPU."""
+    average, (module, _) = ExponentialAverage(0.9), learner()
+    there = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("meta")))
+    average.setup(there, module, "fit")  # type: ignore[arg-type]
+    assert {p.device.type for p in average._average_model.parameters()} == {"meta"}  # type: ignore[union-attr]
 
 
 def test_residual_weights_are_larger_where_a_policy_without_a_past_errs_more():

@@ -2,6 +2,7 @@ import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import gymnasium
@@ -195,9 +196,14 @@ def test_cache_is_rebuilt_when_the_dataset_changes(tmp_path):
     writer.append(make_episode(6, 9)[0])
     cache = FrameCache(DatasetReader(root), progress)
     assert built == [3, 4] and cache.episode(3).shape == (6, 1, 32, 32, 3)
+    (root / "cache/frames.json").unlink()
+    with ThreadPoolExecutor(2) as pool:  # runs that begin together build it once
+        for other in pool.map(lambda _: FrameCache(DatasetReader(root), progress), range(2)):
+            np.testing.assert_array_equal(other.episode(3), cache.episode(3))
+    assert built == [3, 4, 4]
     (root / "cache/frames.json").unlink()  # as after a kill between frames and record
     FrameCache(DatasetReader(root), progress)
-    assert built == [3, 4, 4]
+    assert built == [3, 4, 4, 4]
 
 
 def test_batches_pad_and_mask(tmp_path):
