@@ -17,7 +17,6 @@ Item = TypeVar("Item")
 Row = dict[str, Any]
 TASKS = ("tool", "book", "laundry", "cable", "medicine")
 HARD = ("env.delay=2", "env.decoys=1")
-# TRACE learned the first with memory.entropy_weight=0 memory.balance_weight=0.1; with the present weights it does not.
 TWO_BITS = {
     f"two bits{name}": ("env=corridor", "env.branches=2", "env.distractors=0", f"env.delay={delay}")
     for name, delay in (("", 30), (", longer", 60))

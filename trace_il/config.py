@@ -32,7 +32,7 @@ class TraceConfig(MemoryConfig):
     gate_bias: float = -3.5  # initial write gate, in logits
     gate_span: float = 0.0  # > 0: a gate for every channel, biases spread over gate_bias +- gate_span
     balance_weight: float = 0.3  # L_bal: all slots are used
-    entropy_weight: float = 0.01  # L_ent: each tick goes to few of them
+    entropy_weight: float = 0.01  # L_ent: each tick goes to few of them; in the second half of training
     consistency_weight: float = 0.0  # L_cons
 
 
