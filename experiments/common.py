@@ -18,7 +18,13 @@ Row = dict[str, Any]
 TASKS = ("tool", "book", "laundry", "cable", "medicine")
 HARD = ("env.delay=2", "env.decoys=1")
 TWO_BITS = {
-    f"two bits{name}": ("env=corridor", "env.branches=2", "env.distractors=0", f"env.delay={delay}")
+    f"two bits{name}": (
+        "env=corridor",
+        "env.branches=2",
+        "env.distractors=0",
+        f"env.delay={delay}",
+        "trainer.sharpen_after=0.5",
+    )
     for name, delay in (("", 30), (", longer", 60))
 }
 SETTINGS: dict[str, tuple[str, ...]] = {

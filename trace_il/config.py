@@ -32,7 +32,7 @@ class TraceConfig(MemoryConfig):
     gate_bias: float = -3.5  # initial write gate, in logits
     gate_span: float = 0.0  # > 0: a gate for every channel, biases spread over gate_bias +- gate_span
     balance_weight: float = 0.3  # L_bal: all slots are used
-    entropy_weight: float = 0.01  # L_ent: each tick goes to few of them; in the second half of training
+    entropy_weight: float = 0.01  # L_ent: each tick goes to few of them
     consistency_weight: float = 0.0  # L_cons
 
 
@@ -166,6 +166,9 @@ class TrainerConfig(FitConfig):
     # px by which pictures are moved at most, at random, each way, in the second half of training
     shift: int = 2  # those that the memory sees
     policy_shift: int = 0  # those that the policy sees: for few demonstrations, where no pixel counts
+    # Share of training after which L_ent begins. Two bits in one episode are not found with sharp routing; but a single
+    # one that was found without it may be lost again in the second half of a short training.
+    sharpen_after: float = 0.0
     clear_share: float = 0.125  # share of ticks trained once more with the memory cleared before
     teacher: str = "attention"  # attention, none: a second readout, in training only
     distillation: float = 0.0  # weight of the distance between the memory's summary and the teacher's

@@ -192,7 +192,7 @@ class ImitationModule(pl.LightningModule):
         if self.recall is not None and self.training:
             losses["recall"] = settings.recall * self.recall.loss(readout, evidence, batch.images, batch.valid)
         losses |= self.agent.memory.auxiliary_losses(readout, batch.valid)
-        if not self.settled:
+        if self.current_epoch < settings.sharpen_after * settings.epochs:
             losses.pop("entropy", None)
         return losses, chunks.unflatten(0, batch.valid.shape)
 
@@ -204,9 +204,7 @@ class ImitationModule(pl.LightningModule):
         tells the scene from others is taken out, which deployment, that sees one tick at a time, cannot do. So the
         second half of training uses the statistics that deployment uses. And the pictures that the memory sees are
         moved (`shifted`) then: a cue that is a few pixels from where demonstrations had it must be seen too, but is
-        not found so. The policy sees them as they are: from them it knows to a pixel where a hand has to go. And only
-        then is routing asked to be sharp (L_ent): asked before it knows what to keep, a memory does not find two bits
-        in one episode. All slots are to be used from the beginning: asked for later, the cue that is in one is lost.
+        not found so. The policy sees them as they are: from them it knows to a pixel where a hand has to go.
         """
         return self.current_epoch >= SETTLED * self.settings.epochs
 

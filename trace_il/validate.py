@@ -98,6 +98,7 @@ def validate(config: TrainConfig) -> None:
     require(0 < data.holdout < 1, f"data.holdout={data.holdout} must lie between 0 and 1")
     for name, shift in (("shift", trainer.shift), ("policy_shift", trainer.policy_shift)):
         require(0 <= shift < 16, f"trainer.{name}={shift} must lie in 0..15 px; 0 leaves pictures in place")
+    require(0 <= trainer.sharpen_after <= 1, f"trainer.sharpen_after={trainer.sharpen_after} must lie in [0, 1]")
     require(0 <= trainer.clear_share <= 1, f"trainer.clear_share={trainer.clear_share} must lie in [0, 1]")
     require(trainer.view_epochs >= 1, f"trainer.view_epochs={trainer.view_epochs} must be at least 1")
     require(
