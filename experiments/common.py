@@ -23,6 +23,7 @@ TWO_BITS = {
         "env.branches=2",
         "env.distractors=0",
         f"env.delay={delay}",
+        "data.episodes=320",
         "trainer.sharpen_after=0.5",
     )
     for name, delay in (("", 30), (", longer", 60))
@@ -107,10 +108,9 @@ def program(*words: str) -> None:
     subprocess.run([sys.executable, *words], cwd=ROOT, check=True)
 
 
-def collect(setting: str) -> None:
-    """The demonstrations of a setting, on all cores; its runs then find them."""
-    episodes = ["data.episodes=320"] if "env=corridor" in SETTINGS[setting] else []
-    program("collect.py", *SETTINGS[setting], *episodes)
+def collect(overrides: Sequence[str]) -> None:
+    """The demonstrations of a run with these overrides, on all cores; the run then finds them."""
+    program("collect.py", *(word for word in overrides if word.startswith(("env", "+env", "data"))))
 
 
 def train(name: str, overrides: Sequence[str], jobs: int) -> Row:

@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, program
+from hydra import compose, initialize_config_dir
 from rich.console import Console
 
 sys.path.insert(0, str(ROOT / "experiments"))
+import common
 import report
 
+from trace_il.cli import checked, register
 from trace_il.diagnostics import LinearProbe, transforms
 from trace_il.scores import write_results
 from trace_il.signature import prefix_signature
@@ -59,6 +62,24 @@ def test_every_case_of_the_tables_is_a_run_of_its_own():
             assert names.setdefault(case.name, case.overrides) == case.overrides
             assert "/" not in case.name and "," not in case.name
     assert len(names) > 100
+
+
+def test_what_is_collected_is_what_the_runs_of_the_tables_need(monkeypatch):
+    tables, collected = load("tables"), {}
+    register()
+    with initialize_config_dir(str(ROOT / "configs"), version_base=None):
+        for setting, words in common.SETTINGS.items():
+            monkeypatch.setattr(
+                common, "program", lambda _, *given: collected.update(data=compose("collect", [*given]))
+            )
+            common.collect(words)
+            own = [case for table in ("main", "memories", "ablations") for case in tables.cases(table, [0])]
+            own = [case for case in own if case.setting == setting]
+            for case in [case for case in own if setting == "two bits" or case.memory == "trace"]:
+                config = checked(compose("train", case.overrides))
+                there = checked(collected["data"])
+                assert (config.env, config.data.seed) == (there.env, there.data.seed)
+                assert config.data.episodes <= there.data.episodes
 
 
 def test_simulators_are_trained_judged_and_timed(tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ from torch import Tensor
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
 
-from common import MEMORIES, ROOT, SETTINGS, Case, Row, collect, in_parallel, program, train  # noqa: E402
+from common import MEMORIES, ROOT, SETTINGS, Case, Row, collect, in_parallel, train  # noqa: E402
 
 from envs.base import Phase  # noqa: E402
 from trace_il.agent import Agent  # noqa: E402
@@ -119,8 +119,9 @@ def stability(trained: Trained, _options: argparse.Namespace) -> list[Row]:
     for name, changes in variants(trained.case.setting, env_options(trained.config.env)["delay"]).items():
         label = "".join(c if c.isalnum() else "_" for c in f"{trained.case.setting}-{name}")
         root = ROOT / "data" / f"stability-{label}"
-        words = [*SETTINGS[trained.case.setting], *changes, f"data.episodes={EPISODES}", f"data.seed={DEVELOPMENT}"]
-        program("collect.py", *words, "data.disturbance=0", f"data.root={root}")
+        words = [word for word in SETTINGS[trained.case.setting] if word.startswith("env")]
+        words += [*changes, f"data.episodes={EPISODES}", f"data.seed={DEVELOPMENT}"]
+        collect([*words, "data.disturbance=0", f"data.root={root}"])
         data = module(trained.config, root, EPISODES)
         entries = []
         for number in range(EPISODES):
@@ -232,7 +233,7 @@ def main() -> None:
     words = product(options.settings, options.policies, options.memories, options.seeds)
     cases = [Case(*own) for own in words]
     for setting in options.settings:
-        collect(setting)
+        collect(SETTINGS[setting])
     in_parallel(cases, options.jobs, lambda case: [train(case.name, case.overrides, options.jobs)], lambda _: None)
     for part in options.parts:
         rows: list[Row] = []

@@ -17,7 +17,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
 
-from common import ROOT, Row, in_parallel, program, train  # noqa: E402
+from common import ROOT, Row, collect, in_parallel, train  # noqa: E402
 
 from trace_il.scores import write_results  # noqa: E402
 
@@ -112,7 +112,7 @@ def main() -> None:
     options = parser.parse_args()
     for delay in sorted({c.delay for part in options.parts for c in cases(part, [0])} | {DELAY // 4}):
         most = max(c.demonstrations for part in parts for c in cases(part, [0])) + HELD_OUT
-        program("collect.py", "env=corridor", f"env.delay={delay}", f"data.episodes={most}")
+        collect(["env=corridor", f"env.delay={delay}", f"data.episodes={most}"])
     for part in options.parts:
 
         def write(rows: dict[Case, list[Row]], part: str = part) -> None:

@@ -26,7 +26,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
 
-from common import ROOT, Row, collect, in_parallel, program, score_rows, train  # noqa: E402
+from common import ROOT, Row, collect, in_parallel, score_rows, train  # noqa: E402
 from common import Case as PassiveCase  # noqa: E402
 
 from envs.delayed_evidence.viewpoints import LOOKS  # noqa: E402
@@ -151,10 +151,9 @@ def main() -> None:
         own = [case for case in own if case.memory in options.memories]
         first = {(case.task, case.look): case for case in reversed(own)}
         for case in first.values():  # what the others use is collected by all cores
-            words = [word for word in case.overrides if word.startswith(("env", "data"))]
-            program("collect.py", *words)
+            collect(case.overrides)
         for passive in dict.fromkeys(case.passive for case in own):
-            collect(passive.setting)
+            collect(passive.overrides)
             train(passive.name, passive.overrides, options.jobs)
         in_parallel(own, options.jobs, do, write)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
 
-from common import Row, in_parallel, program, score_rows, train  # noqa: E402
+from common import Row, collect, in_parallel, score_rows, train  # noqa: E402
 
 from trace_il.scores import write_results  # noqa: E402
 
@@ -46,7 +46,7 @@ def main() -> None:
             write_results(HERE / f"results/{task}.json", seeds, [row for case in own for row in rows[case]], KEY)
 
     for task in options.tasks:  # once, by all cores; the runs then find them
-        program("collect.py", "env=delayed_evidence", f"env.task={task}")
+        collect(["env=delayed_evidence", f"env.task={task}"])
     cases = [(t, m, s) for m in options.memories for s in options.seeds for t in options.tasks]
     in_parallel(cases, options.jobs, do, write)
 

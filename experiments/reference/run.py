@@ -16,7 +16,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
 
-from common import ROOT, Row, in_parallel, score_rows, train  # noqa: E402
+from common import ROOT, Row, collect, in_parallel, score_rows, train  # noqa: E402
 
 from trace_il.scores import write_results  # noqa: E402
 
@@ -79,9 +79,7 @@ def main() -> None:
         write_results(HERE / "results/metaworld.json", options.seeds, lines, ("task", "policy", "seed"))
 
     for task in options.tasks:
-        words = overrides((task, "act", 0), options.demonstrations)
-        words = [word for word in words if word.startswith(("env", "+env", "data"))]
-        subprocess.run([sys.executable, "collect.py", *words], cwd=ROOT, check=True)
+        collect(overrides((task, "act", 0), options.demonstrations))
     cases = [(task, policy, seed) for seed in options.seeds for policy in options.policies for task in options.tasks]
     in_parallel(cases, options.jobs, do, write)
 

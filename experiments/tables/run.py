@@ -75,7 +75,7 @@ def main() -> None:
         if not wanted[table]:
             parser.error(f"nothing of the table {table} is left; settings and arms are in experiments/common.py")
     for setting in sorted({case.setting for own in wanted.values() for case in own}):
-        collect(setting)
+        collect(SETTINGS[setting])
     if "pretraining" in options.tables:
         train(VIEWS, ["view=graph_distillation"], options.jobs)
     for table, own in wanted.items():
