@@ -2,6 +2,7 @@
 
 import io
 import sys
+from types import SimpleNamespace
 
 import gymnasium
 import numpy as np
@@ -85,7 +86,7 @@ def test_rooms_are_their_seed_and_full_of_furniture():
             assert all((box[0] > o[1]).any() or (box[1] < o[0]).any() for o in boxes[:number])
 
 
-def test_views_are_rendered_once_and_shared(tmp_path):
+def test_views_are_rendered_once_and_shared(tmp_path, monkeypatch):
     room = Room(3)
     first, second = Views(room, 32, tmp_path), Views(room, 32, tmp_path)
     nodes = room.starts
@@ -93,6 +94,12 @@ def test_views_are_rendered_once_and_shared(tmp_path):
     second.renderer = None
     assert np.array_equal(second(nodes), seen) and second.renderer is None  # read, not rendered
     assert np.array_equal(seen[0], RoomRenderer(room).picture(int(nodes[0]), 32))
+    first.frames[nodes[0], 5] = 0  # as a machine that went down may leave it
+    assert np.array_equal(Views(room, 32, tmp_path)(nodes), seen)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    assert np.array_equal(second(nodes), seen)
+    with pytest.raises(OSError, match="bytes, 1000 are free"):
+        second(np.arange(room.lattice.size))
 
 
 def test_the_environment():

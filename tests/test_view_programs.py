@@ -28,12 +28,13 @@ def test_a_killed_loop_goes_on_as_if_nothing_had_been(tmp_path):
     assert list(whole.glob("iteration_2/distilled/wandb/*/*.wandb"))
     command = [sys.executable, str(ROOT / "train.py"), *QUICK, "name=killed", "wandb=off"]
     killed = tmp_path / "runs/killed"
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log)
-        while not (killed / "iteration_1/records.json").exists():
-            assert process.poll() is None and time.sleep(0.05) is None, (tmp_path / "log").read_text()
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    for phase in ("iteration_1/explore/epoch_0.npz", "iteration_1/records.json"):  # in reinforcement, and after it
+        with (tmp_path / "log").open("w") as log:
+            process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log)
+            while not (killed / phase).exists():
+                assert process.poll() is None and time.sleep(0.02) is None, (tmp_path / "log").read_text()
+            process.send_signal(signal.SIGKILL)
+            process.wait()
     before = (killed / "iteration_1/explore/epoch_0.npz").stat().st_mtime_ns
     program("train.py", *QUICK, "name=killed", "wandb=off", cwd=tmp_path)
     assert (killed / "iteration_1/explore/epoch_0.npz").stat().st_mtime_ns == before  # not repeated
@@ -74,6 +75,7 @@ def test_every_arm_runs_and_they_are_compared(tmp_path):
         (["view=ppo", "trainer.devices=2", "trainer.accelerator=cpu"], "one process"),
         (["view=ppo", "view.init=nowhere.pt"], "no agent at nowhere.pt"),
         (["view=ppo", "trainer.batch_size=3"], "trainer.batch_size=3 must be at least 4"),
+        (["view=ppo", "trainer.rl_learning_rate=-1"], "trainer.rl_learning_rate=-1.0 must be > 0"),
     ],
 )
 def test_bad_input_is_named_before_long_work(tmp_path, words, message):

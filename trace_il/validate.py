@@ -205,6 +205,7 @@ def validate_views(config: ViewRunConfig) -> None:
     at_least = {"view.iterations": (view.iterations, 0), "view.rounds": (view.rounds, 1), "view.group": (view.group, 2)}
     at_least |= {"view.rollouts": (view.rollouts, 1), "view.records": (view.records, 10)}
     at_least |= {"view.last_rounds": (view.last_rounds, 0)}
+    require(trainer.rl_learning_rate > 0, f"trainer.rl_learning_rate={trainer.rl_learning_rate} must be > 0")
     at_least |= {
         "view.longest": (view.longest, 2),
         "view.longest_choice": (view.longest_choice, 1),

@@ -107,21 +107,28 @@ def offsets(yaw: np.ndarray, move: int) -> np.ndarray:
     return out
 
 
-def breadth_first(table: np.ndarray, sources: np.ndarray | int, most: int = 10_000) -> np.ndarray:
+def breadth_first(
+    table: np.ndarray, sources: Sequence[int] | np.ndarray | int, most: int = 10_000, around: Sequence[int] = ()
+) -> np.ndarray:
     """Fewest moves from any of the sources to each node, (size,) int32; -1: more than `most`, or no way.
 
     Moves have inverses, so these are also the fewest moves from each node to a source.
+
+    Args:
+        around: nodes that no way may lead through.
     """
     distance = np.full(len(table), -1, np.int32)
+    distance[list(around)] = -2
     front = np.atleast_1d(np.asarray(sources))
     distance[front] = 0
     for steps in range(1, most + 1):
-        front = np.unique(table[front])
-        front = front[distance[front] < 0]
-        if not len(front):
+        after = table[front].ravel()
+        after = after[distance[after] == -1]
+        if not len(after):
             break
-        distance[front] = steps
-    return distance
+        distance[after] = steps
+        front = np.flatnonzero(distance == steps)
+    return np.maximum(distance, -1)
 
 
 def descend(table: np.ndarray, left: np.ndarray, start: int) -> list[int]:

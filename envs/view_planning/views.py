@@ -1,6 +1,9 @@
 """Views of rooms: each is rendered once and kept on disk, shared between processes."""
 
+import errno
 import hashlib
+import shutil
+import zlib
 from pathlib import Path
 
 import mujoco
@@ -10,7 +13,8 @@ from ..base import new_renderer
 from .lattice import Lattice
 from .scenes import Room
 
-VERSION = 2  # of what rooms look like; raised whenever it changes
+VERSION = 3  # of what rooms look like and how views are kept; raised whenever it changes
+SPARE = 2**24  # bytes of a disk that are left free
 ONE_COLOR = 0.8  # share of a view beyond which one colour makes it useless as a target
 
 
@@ -52,13 +56,15 @@ class RoomRenderer:
 class Views:
     """Views of a room by node, from a memory-mapped file that is filled as they are asked for.
 
-    Two processes may fill it at once: both write the same. A view counts as there once its mark is set, which is
-    written after it.
+    Two processes may fill it at once: both write the same. A view counts as there when its checksum is, which is
+    written after it: what a machine that went down has left half-written is rendered again.
 
     Args:
         room: the room.
         size: side of the pictures, pixels.
         folder: where files are kept; they have holes, so they take the space of what was rendered.
+    Raises:
+        OSError: when called: the disk is full.
     """
 
     def __init__(self, room: Room, size: int, folder: Path | None = None) -> None:
@@ -71,24 +77,37 @@ class Views:
         folder.mkdir(parents=True, exist_ok=True)
         look = hashlib.sha256(repr((VERSION, room.lattice, size)).encode() + room.boxes.tobytes()).hexdigest()[:8]
         count, parts = room.lattice.size, []
-        for name, shape in (("views", (count, size, size, 3)), ("there", (count,))):
+        for name, dtype, shape in (("views", np.uint8, (count, size, size, 3)), ("sums", np.uint32, (count,))):
             path = folder / f"room_{room.seed}_{look}.{name}"
             with path.open("ab") as file:  # made by whoever comes first, with holes
-                file.truncate(int(np.prod(shape)))
-            parts.append(np.memmap(path, np.uint8, "r+", shape=shape))
-        self.frames, self.there = parts
+                file.truncate(int(np.prod(shape)) * np.dtype(dtype).itemsize)
+            parts.append(np.memmap(path, dtype, "r+", shape=shape))
+        self.frames, self.sums = parts
+        self.folder, self.checked = folder, np.zeros(count, bool)
 
     def __call__(self, nodes: np.ndarray | int) -> np.ndarray:
         """Views of nodes (...) -> uint8 (..., size, size, 3); those that are missing are rendered."""
         nodes = np.asarray(nodes)
-        for node in map(int, np.unique(nodes)):
-            known = node in self.kept if self.frames is None else self.there[node]
-            if not known:
-                self._render(node)
+        missing = [node for node in map(int, np.unique(nodes)) if not self._has(node)]
+        if missing and self.frames is not None:
+            free, needed = shutil.disk_usage(self.folder).free, len(missing) * self.frames[0].nbytes
+            if free < needed + SPARE:  # a write to a mapped file that does not fit would end the process without a word
+                raise OSError(
+                    errno.ENOSPC, f"{len(missing)} views need {needed} bytes, {free} are free", str(self.folder)
+                )
+        for node in missing:
+            self._render(node)
         if self.frames is not None:
             return np.asarray(self.frames[nodes])
         flat = np.stack([self.kept[int(node)] for node in nodes.ravel()])
         return flat.reshape(*nodes.shape, *flat.shape[1:])
+
+    def _has(self, node: int) -> bool:
+        if self.frames is None:
+            return node in self.kept
+        if not self.checked[node] and self.sums[node]:
+            self.checked[node] = self.sums[node] == _checksum(self.frames[node])
+        return bool(self.checked[node])
 
     def _render(self, node: int) -> None:
         if self.renderer is None:
@@ -98,12 +117,18 @@ class Views:
             self.kept[node] = picture
         else:
             self.frames[node] = picture
-            self.there[node] = 1
+            self.sums[node] = _checksum(picture)
+            self.checked[node] = True
 
     def close(self) -> None:
         if self.renderer is not None:
             self.renderer.close()
             self.renderer = None
+
+
+def _checksum(picture: np.ndarray) -> int:
+    """Never zero, which is what a file holds where nothing was written."""
+    return zlib.crc32(picture.tobytes()) or 1
 
 
 def telling(view: np.ndarray) -> bool:

@@ -25,14 +25,16 @@ import numpy as np
 from envs.view_planning.lattice import MOVES, Move, breadth_first, path_nodes, random_walk
 from envs.view_planning.tasks import CHOICES, Place
 
+from ..errors import UserError
 from .graph import Router, Trajectory, ViewGraph
 
 KINDS = ("navigate", "sequence", "choose_path", "choose_view", "distance", "inverse", "arrived")
 CHOICE_KINDS = ("choose_path", "choose_view")
 SHARES = (0.6, 0.05, 0.12, 0.12, 0.03, 0.04, 0.04)  # of the kinds
 # Share of draws of navigation that follow trajectories (of the records they are 94 %, since a draw gives one for each
-# target); targets of a part; its most moves.
-PARTS, TARGETS, WINDOW = 0.8, 4, 10
+# target); targets of a part.
+PARTS, TARGETS = 0.8, 4
+DETOUR = 6  # moves by which a way around may be longer
 CAP = 0.15  # share of the moves of all other records that one of them should not go beyond
 
 
@@ -114,7 +116,7 @@ class Sampler:
     def along(self, rng: np.random.Generator) -> list[Record]:
         """Records of a part of a trajectory, one for each of `TARGETS` targets near it."""
         own = self.trajectories[int(rng.integers(len(self.trajectories)))]
-        count = 1 + int(rng.integers(min(len(own.moves), WINDOW)))
+        count = 1 + int(rng.integers(len(own.moves)))
         first = int(rng.integers(len(own.moves) - count + 1))
         moves = tuple(map(int, own.moves[first : first + count]))
         places = [self.index[int(node)] for node in own.nodes[first : first + count + 1]]
@@ -125,11 +127,38 @@ class Sampler:
             if not len(far):
                 continue
             goal = int(rng.choice(far))
-            labels = self.router.labels([goal])
-            best, left = [bits(labels.best[place]) for place in places], labels.left[places].tolist()
+            best, left = self.onward(places, goal)
             start, end = int(own.nodes[first]), int(self.router.nodes[goal])
             out.append(Record("navigate", self.place.index, start, end, moves, tuple(best), tuple(left), part=True))
         return out
+
+    def onward(self, places: Sequence[int], goal: int) -> tuple[list[int], list[int]]:
+        """What is best at every place of a path, and moves that are left in the graph.
+
+        The agent does not go back to where it has been. Where a shortest way may lead there, since it has been nearer,
+        the best moves are those of the shortest way around, or, when it has been at the goal and not said so, to what
+        else counts as arrived.
+        """
+        labels = self.router.labels([goal])
+        best, left = labels.best[places], labels.left[places]
+        after = self.router.forward[places]
+        zone: list[int] = []
+        for t, place in enumerate(places):
+            if not ((left[:t] >= 0) & (left[:t] < left[t])).any():
+                continue
+            been = set(places[:t]) - {place}
+            if goal in been:
+                zone = zone or [
+                    self.index[int(n)] for n in self.place.goals(int(self.router.nodes[goal])) if n in self.index
+                ]
+            ends = [one for one in zone if one not in been] if goal in been else [goal]
+            best[t] = False
+            if place in ends:
+                best[t, MOVES] = True
+            elif ends:
+                away = breadth_first(self.router.backward, ends, left[t] + DETOUR, around=[*been, place])[after[t]]
+                best[t, :MOVES] = (away >= 0) & (away == away[away >= 0].min(initial=len(self.index)))
+        return [bits(own) for own in best], left.tolist()
 
     def _walk(
         self, rng: np.random.Generator, length: tuple[int, int]
@@ -212,13 +241,13 @@ def distil(samplers: Sequence[Sampler], count: int, seed: int, shares: Sequence[
     A record is put back while one of its moves has more than `CAP` of all moves so far and is its most frequent one.
 
     Raises:
-        ValueError: the graphs hold no path.
+        UserError: the graphs hold no path.
     """
     rng = np.random.default_rng(seed)
     used = np.zeros(MOVES + 1)
     sizes = np.array([len(sampler.usable) for sampler in samplers], float)
     if not sizes.sum():
-        raise ValueError("the view graphs hold no edge; explore with more rollouts")
+        raise UserError("the view graphs hold no edge; explore with more rollouts: view.rollouts")
     for kind, wanted in zip(KINDS, rng.multinomial(count, np.asarray(shares) / np.sum(shares)), strict=True):
         made = 0
         while made < wanted:
@@ -237,4 +266,4 @@ def distil(samplers: Sequence[Sampler], count: int, seed: int, shares: Sequence[
                 made += len(found)
                 break
             else:
-                raise ValueError(f"the view graphs hold no path for records of kind {kind!r}; explore more")
+                raise UserError(f"the view graphs hold no path for records of kind {kind!r}; give more view.rollouts")

@@ -10,6 +10,7 @@ from envs.view_planning.env import BUDGET
 from envs.view_planning.lattice import Move, arrived
 from envs.view_planning.tasks import Distances, Episode, Place
 
+from ..errors import UserError
 from .agent import ViewAgent
 from .batch import Gallery, closed_moves, pose_features
 from .graph import Trajectory
@@ -32,11 +33,15 @@ def greedy(logits: Tensor) -> Tensor:
 
 
 def episodes(places: Sequence[Place], each: int, seed: int, distances: Distances) -> list[Episode]:
-    """`each` tasks of every room, drawn from a seed and the room's number alone."""
+    """`each` tasks of every room, drawn from a seed and the room's number alone. Raises UserError for a room that has
+    none."""
     out = []
     for place in places:
         rng = np.random.default_rng([seed, place.room.seed])
-        out += [place.episode(rng, distances) for _ in range(each)]
+        try:
+            out += [place.episode(rng, distances) for _ in range(each)]
+        except ValueError as error:
+            raise UserError(f"env: {error}") from error
     return out
 
 

@@ -107,13 +107,15 @@ def write(folder: Path, places: Sequence[Place], records: Sequence[Record]) -> i
     """Write a dataset that was not there before; returns the number of its examples.
 
     Raises:
-        UserError: the folder exists.
+        UserError: the folder exists, or there is nothing to write.
         ValueError: rooms other than training rooms, or a record that does not replay.
     """
     if folder.exists():
         raise UserError(f"{folder} exists; give another out=..., or delete it")
     if any(place.split != "train" for place in places):
         raise ValueError("only training rooms are exported")
+    if all(record.part for record in records):
+        raise UserError("there is no record to export: in this iteration nothing was found to learn from")
     building = folder.with_name(f".{folder.name}.building")
     shutil.rmtree(building, ignore_errors=True)
     (building / "images").mkdir(parents=True)
@@ -133,8 +135,6 @@ def write(folder: Path, places: Sequence[Place], records: Sequence[Record]) -> i
             line = {"instruction": asked, "input": "", "output": said, "history": [*map(list, turns[:number])]}
             lines.append(line | {"images": images[:shown]})
         sources.append(asdict(record))
-    if not conversations:
-        raise ValueError("there is no record to export")
     (building / "sharegpt.json").write_text(json.dumps(conversations, indent=1))
     for name, rows in (("alpaca", lines), ("records", sources)):
         (building / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -5,7 +5,6 @@ to another may be made of many trajectories. Unmerged graphs of single trajector
 """
 
 import io
-import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,7 +46,8 @@ def save_trajectories(path: Path, found: Sequence[Trajectory]) -> None:
 
 def load_trajectories(path: Path) -> list[Trajectory]:
     """Those of a file. Raises UserError for one that is damaged."""
-    parts = read_arrays(path)
+    again = "delete the folder of its iteration and explore again"
+    parts = read_arrays(path, ("scene", "goal", "stopped", "success", "ends", "nodes", "moves"), again)
     nodes, moves = (np.split(parts[name], parts["ends"][:-1]) for name in ("nodes", "moves"))
     rest = zip(*(parts[name].tolist() for name in ("scene", "goal", "stopped", "success")), strict=True)
     return [
@@ -56,13 +56,15 @@ def load_trajectories(path: Path) -> list[Trajectory]:
     ]
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """What is in a file. Raises UserError for one that is not there or damaged."""
+def read_arrays(path: Path, names: Sequence[str], again: str) -> dict[str, np.ndarray]:
+    """Arrays of a file by name. Raises UserError for one that is not there or damaged, which tells how to make it
+    `again`."""
     try:
         with np.load(path) as parts:
-            return dict(parts)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} cannot be read ({error}); delete its iteration's folder and explore again") from error
+            return {name: parts[name] for name in names}
+    except Exception as error:  # numpy and zip raise many types for damaged files
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} cannot be read ({reason}); {again}") from error
 
 
 class Labels(NamedTuple):
@@ -162,7 +164,8 @@ class ViewGraph:
         """
         if not path.exists():
             raise UserError(f"no view graph at {path}; explore first: python train.py env=view_planning")
-        parts = read_arrays(path)
+        again = "delete it and run the same command again"
+        parts = read_arrays(path, ("nodes", "edges", "visits", "meetings", "reverse", "room"), again)
         if int(parts["room"]) != zlib.crc32(table.tobytes()):
             raise UserError(f"{path} is the graph of another room; explore again")
         graph = cls(bool(parts["reverse"]))

@@ -10,9 +10,10 @@ from envs.view_planning.env import BUDGET
 from envs.view_planning.lattice import INVERSE, MOVES, arrived, descend, differences, path_nodes
 from envs.view_planning.tasks import Episode, Item, Place
 
+from ..errors import UserError
 from ..scores import wilson_interval
 from .agent import ChoiceBatch, ViewAgent
-from .batch import choices
+from .batch import choices, closed_moves
 from .explore import greedy, run
 from .graph import Trajectory
 
@@ -20,8 +21,11 @@ CHUNK = 50  # questions at a time
 
 
 def questions(places: Sequence[Place], count: int, seed: int) -> list[Item]:
-    """`count` multiple-choice questions, spread over the rooms."""
-    return [places[number % len(places)].item(np.random.default_rng([seed, number])) for number in range(count)]
+    """`count` multiple-choice questions, spread over the rooms. Raises UserError for a room that has none."""
+    try:
+        return [places[number % len(places)].item(np.random.default_rng([seed, number])) for number in range(count)]
+    except ValueError as error:
+        raise UserError(f"env: {error}; give rooms more pieces, or evaluation.items=0") from error
 
 
 @torch.no_grad()
@@ -111,13 +115,18 @@ def oracle(places: Sequence[Place], tasks: Sequence[Episode]) -> list[Trajectory
 
 
 def random_moves(places: Sequence[Place], tasks: Sequence[Episode], seed: int, stops: bool = True) -> list[Trajectory]:
-    """Uniformly random moves, with STOP as one of them and when the budget is spent or, to explore, without it."""
+    """Uniformly random moves, with STOP as one of them and when the budget is spent; or, to explore, without it and, as
+    an agent does, not to where it has been, while there is another way."""
     rng, out = np.random.default_rng(seed), []
     for task in tasks:
         place, path, stopped = places[task.scene], [task.start], False
         moves: list[int] = []
         while len(moves) < BUDGET and not stopped:
-            move = int(rng.integers(MOVES + stops))
+            if stops:
+                move = int(rng.integers(MOVES + 1))
+            else:
+                free = np.flatnonzero(~closed_moves(place, path, moves)[-1, :MOVES])
+                move = int(rng.choice(free if len(free) else MOVES))
             stopped = move == MOVES
             if not stopped:
                 moves.append(move)

@@ -1,5 +1,6 @@
 """Supervised training of the agent: distilled records, or the transitions of length one and two of the base agent."""
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -22,28 +23,26 @@ WHERE_WEIGHT = 1.0  # of the error of where the goal is
 VALIDATED = 4  # batches
 
 
+def mean(values: Tensor, asked: Tensor) -> Tensor:
+    """Of those that are asked for; 0 where none is. (A device is not waited for, as it would be to pick them out.)"""
+    return (values * asked).sum() / asked.sum().clamp_min(1)
+
+
 def path_loss(agent: ViewAgent, batch: PathBatch) -> tuple[Tensor, dict[str, Tensor]]:
     """Cross-entropy of what is best, and the errors of the moves that are left and of where the goal is."""
     hidden, where, belief = agent(batch)
     logits = agent.decide(hidden, batch.closed)
     label = batch.label * ~agent.shut(batch.closed)  # what it leaves alone is not asked for
     label = label / label.sum(-1, keepdim=True).clamp_min(1e-6)
-    asked = label.sum(-1) > 0
-    entropy = -(label * logits.log_softmax(-1)).sum(-1)
-    move = entropy[asked].mean() if asked.any() else entropy.sum() * 0
-    known = batch.left >= 0
-    off = nn.functional.smooth_l1_loss(
-        agent.moves_left(hidden).squeeze(-1)[known], batch.left[known] / LEFT_UNIT, reduction="sum"
-    )
-    alone, away = (
-        nn.functional.smooth_l1_loss(part[told], batch.where[told], reduction="sum") / told.sum().clamp_min(1)
-        for part, told in ((where, known & batch.seen), (belief, known))
-    )
-    off = off / known.sum().clamp_min(1)
+    asked, known = label.sum(-1) > 0, batch.left >= 0
+    move = mean(-(label * logits.log_softmax(-1)).sum(-1), asked)
+    error = functools.partial(nn.functional.smooth_l1_loss, reduction="none")
+    off = mean(error(agent.moves_left(hidden).squeeze(-1), batch.left / LEFT_UNIT), known)
+    alone = mean(error(where, batch.where).sum(-1), known & batch.seen)
+    away = mean(error(belief, batch.where).sum(-1), known)
     right = torch.take_along_dim(label, logits.argmax(-1, keepdim=True), -1).squeeze(-1) > 0
-    accuracy = right[asked].float().mean() if asked.any() else entropy.sum() * 0
     figures = {"move": move.detach(), "left": off.detach(), "where": alone.detach(), "belief": away.detach()}
-    figures["move_accuracy"] = accuracy
+    figures["move_accuracy"] = mean(right.float(), asked)
     return move + LEFT_WEIGHT * off + WHERE_WEIGHT * (alone + away), figures
 
 

@@ -59,10 +59,11 @@ def rooms(config: ViewRunConfig, split: str, count: int) -> list[Place]:
     own = env_arguments(config.env)
     try:
         made = [Place(split, i, own["image_size"], (own["pieces"][0], own["pieces"][1]), VIEWS) for i in range(count)]
-        for place in made:
-            episodes([place], 4, 0, distances(config))
     except ValueError as error:
         raise UserError(f"env: {error}") from error
+    episodes(made, 4, 0, distances(config))
+    if split != "train" and config.evaluation.items:
+        questions(made, len(made), 0)
     return made
 
 
@@ -113,7 +114,7 @@ class Job:
         last = read_checkpoint(where / "checkpoints/last.ckpt")  # with the averaged weights, where there are any
         weights = {k.removeprefix("agent."): v for k, v in last["state_dict"].items() if k.startswith("agent.")}
         self.agent.load_state_dict(weights)
-        self.agent.cpu()
+        self.agent.to(lightning.strategy.root_device)  # Lightning leaves it on the CPU
 
     def base(self) -> None:
         """An agent that knows what one move or two do, and has never planned."""
@@ -173,10 +174,12 @@ class Job:
             seed = self.config.seed * 100 + number
             first = 1 if view.persistent else number
             every = [own for before in range(first, number + 1) for own in self._explored(before)]
-            choices, paths = ([float((kind in CHOICE_KINDS) == wanted) for kind in KINDS] for wanted in (True, False))
-            paths = [share * one for share, one in zip(SHARES, paths, strict=True)]
+            choices, paths = (
+                [share * ((kind in CHOICE_KINDS) == wanted) for kind, share in zip(KINDS, SHARES, strict=True)]
+                for wanted in (True, False)
+            )
             if view.learn == "success":
-                made = successes(every, view.records, seed)
+                made = successes(every, round(view.records * sum(paths)), seed)
             elif view.learn == "hindsight":
                 alone = single_graphs(every, view.reverse)
                 samplers = [
@@ -195,7 +198,7 @@ class Job:
                 rng = np.random.default_rng([self.config.seed, 1])
                 near = [(place, transitions(place, rng, BASE_MOVES)) for place in self.train]
                 known = [Sampler(place, graph, longest=BASE_MOVES) for place, graph in near]
-                made += list(distil(known, view.records // 5, seed, choices))
+                made += list(distil(known, round(view.records * sum(choices)), seed, choices))
             save_records(path, made)
         return load_records(path)
 
@@ -304,7 +307,12 @@ def view_job(config: ViewRunConfig) -> Path:
         scores = {"trained": job.judge(job.test, evaluation.episodes, evaluation.items, evaluation.seed)}
         for number in range(1, config.view.iterations + bool(last)):
             load_weights(folder / f"iteration_{number}/agent.pt", job.agent)
-            scores[f"iteration {number}"] = job.judge(job.test, evaluation.episodes, evaluation.items, evaluation.seed)
+            judged = job.judge(job.test, evaluation.episodes, evaluation.items, evaluation.seed)
+            own = json.loads((folder / f"iteration_{number}/scores.json").read_text())
+            found = {key: own[key] for key in ("explored_success", "coverage") if key in own}
+            scores[f"iteration {number}"] = (
+                judged | found | {f"graph_{key}": own["graphs"][key] for key in own["graphs"]}
+            )
     parameters = sum(parameter.numel() for parameter in job.agent.parameters())
     summary = {**provenance([config.seed]), "name": config.name, "scores": scores, "parameters": parameters}
     summary["explored_moves"] = explored

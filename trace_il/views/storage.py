@@ -75,11 +75,13 @@ def load_records(path: Path) -> list[Record]:
         raise UserError(f"no records at {path}; only views that learn from graphs, hindsight or successes have them")
     try:
         content = json.loads(path.read_text())
-    except ValueError as error:
+        if content["format"] != FORMAT:
+            raise UserError(f"{path} is of another version; delete the run and make it again")
+        return [Record(**_tuples(record)) for record in content["records"]]
+    except UserError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path} cannot be read ({error}); delete it and run the same command again") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(f"{path} is of another version; delete the run and make it again")
-    return [Record(**_tuples(record)) for record in content["records"]]
 
 
 def _tuples(record: dict[str, Any]) -> dict[str, Any]:
