@@ -107,28 +107,22 @@ def offsets(yaw: np.ndarray, move: int) -> np.ndarray:
     return out
 
 
-def breadth_first(
-    table: np.ndarray, sources: Sequence[int] | np.ndarray | int, most: int = 10_000, around: Sequence[int] = ()
-) -> np.ndarray:
+def breadth_first(table: np.ndarray, sources: np.ndarray | int, most: int = 10_000) -> np.ndarray:
     """Fewest moves from any of the sources to each node, (size,) int32; -1: more than `most`, or no way.
 
     Moves have inverses, so these are also the fewest moves from each node to a source.
-
-    Args:
-        around: nodes that no way may lead through.
     """
     distance = np.full(len(table), -1, np.int32)
-    distance[list(around)] = -2
     front = np.atleast_1d(np.asarray(sources))
     distance[front] = 0
     for steps in range(1, most + 1):
         after = table[front].ravel()
-        after = after[distance[after] == -1]
+        after = after[distance[after] < 0]
         if not len(after):
             break
         distance[after] = steps
         front = np.flatnonzero(distance == steps)
-    return np.maximum(distance, -1)
+    return distance
 
 
 def descend(table: np.ndarray, left: np.ndarray, start: int) -> list[int]:

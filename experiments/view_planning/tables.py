@@ -96,7 +96,30 @@ def views_table(about: Row) -> str:
         "optimiser steps",
         f"{OURS} minus it",
     ]
-    return markdown(header, lines) + "\n\n"
+    return markdown(header, lines) + "\n\n" + found_table(about["rows"])
+
+
+# What exploring found in training rooms: key, header, factor.
+FOUND = (
+    ("explored_success", "success of its episodes %", 100),
+    ("graph_nodes", "nodes of a room", 1),
+    ("coverage", "of those within 20 moves %", 100),
+    ("graph_edges_per_node", "edges a node", 1),
+    ("graph_shared", "where trajectories meet %", 100),
+    ("graph_reach_6", "within 6 moves of a start", 1),
+)
+
+
+def found_table(rows: list[Row]) -> str:
+    """A line an arm and iteration, mean over seeds; empty where no results have it."""
+    lines = []
+    for name in dict.fromkeys(named(row) for row in rows if "explored_success" in row):
+        own = [row for row in rows if named(row) == name]
+        cells = [[factor * row[key] for row in own if key in row] for key, _, factor in FOUND]
+        lines.append([name, *(f"{np.mean(values):.1f}" if values else "" for values in cells)])
+    if not lines:
+        return ""
+    return "What exploring found:\n\n" + markdown(["arm", *(header for _, header, _ in FOUND)], lines) + "\n\n"
 
 
 def views_plot(contents: list[Row]) -> Figure:

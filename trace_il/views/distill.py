@@ -32,9 +32,8 @@ KINDS = ("navigate", "sequence", "choose_path", "choose_view", "distance", "inve
 CHOICE_KINDS = ("choose_path", "choose_view")
 SHARES = (0.6, 0.05, 0.12, 0.12, 0.03, 0.04, 0.04)  # of the kinds
 # Share of draws of navigation that follow trajectories (of the records they are 94 %, since a draw gives one for each
-# target); targets of a part.
-PARTS, TARGETS = 0.8, 4
-DETOUR = 6  # moves by which a way around may be longer
+# target); targets of a part; its most moves.
+PARTS, TARGETS, WINDOW = 0.8, 4, 10
 CAP = 0.15  # share of the moves of all other records that one of them should not go beyond
 
 
@@ -116,7 +115,7 @@ class Sampler:
     def along(self, rng: np.random.Generator) -> list[Record]:
         """Records of a part of a trajectory, one for each of `TARGETS` targets near it."""
         own = self.trajectories[int(rng.integers(len(self.trajectories)))]
-        count = 1 + int(rng.integers(len(own.moves)))
+        count = 1 + int(rng.integers(min(len(own.moves), WINDOW)))
         first = int(rng.integers(len(own.moves) - count + 1))
         moves = tuple(map(int, own.moves[first : first + count]))
         places = [self.index[int(node)] for node in own.nodes[first : first + count + 1]]
@@ -127,38 +126,11 @@ class Sampler:
             if not len(far):
                 continue
             goal = int(rng.choice(far))
-            best, left = self.onward(places, goal)
+            labels = self.router.labels([goal])
+            best, left = [bits(labels.best[place]) for place in places], labels.left[places].tolist()
             start, end = int(own.nodes[first]), int(self.router.nodes[goal])
             out.append(Record("navigate", self.place.index, start, end, moves, tuple(best), tuple(left), part=True))
         return out
-
-    def onward(self, places: Sequence[int], goal: int) -> tuple[list[int], list[int]]:
-        """What is best at every place of a path, and moves that are left in the graph.
-
-        The agent does not go back to where it has been. Where a shortest way may lead there, since it has been nearer,
-        the best moves are those of the shortest way around, or, when it has been at the goal and not said so, to what
-        else counts as arrived.
-        """
-        labels = self.router.labels([goal])
-        best, left = labels.best[places], labels.left[places]
-        after = self.router.forward[places]
-        zone: list[int] = []
-        for t, place in enumerate(places):
-            if not ((left[:t] >= 0) & (left[:t] < left[t])).any():
-                continue
-            been = set(places[:t]) - {place}
-            if goal in been:
-                zone = zone or [
-                    self.index[int(n)] for n in self.place.goals(int(self.router.nodes[goal])) if n in self.index
-                ]
-            ends = [one for one in zone if one not in been] if goal in been else [goal]
-            best[t] = False
-            if place in ends:
-                best[t, MOVES] = True
-            elif ends:
-                away = breadth_first(self.router.backward, ends, left[t] + DETOUR, around=[*been, place])[after[t]]
-                best[t, :MOVES] = (away >= 0) & (away == away[away >= 0].min(initial=len(self.index)))
-        return [bits(own) for own in best], left.tolist()
 
     def _walk(
         self, rng: np.random.Generator, length: tuple[int, int]
