@@ -122,7 +122,9 @@ class Sampler:
         out = []
         for _ in range(TARGETS):
             away = breadth_first(self.router.forward, places[int(rng.integers(len(places)))], self.longest)
-            far = np.flatnonzero(self.targets & (away == min(int(rng.integers(self.longest + 1)), int(away.max()))))
+            # The nearer of two: most places of a large graph are so far that no view tells where they are.
+            wanted = min(*rng.integers(self.longest + 1, size=2).tolist(), int(away.max()))
+            far = np.flatnonzero(self.targets & (away == wanted))
             if not len(far):
                 continue
             goal = int(rng.choice(far))
