@@ -322,6 +322,8 @@ def test_export_for_language_models(tmp_path, places, graphs, explored):
         write(tmp_path / "views", places, records)
     with pytest.raises(ValueError, match="only training rooms"):
         write(tmp_path / "other", [Place("test", 0, 32)], records)
+    with pytest.raises(UserError, match="no record to export"):
+        write(tmp_path / "nothing", places, parts)
     good = oracle(places, episodes(places, 3, 5, Distances()))  # which end where the goal counts as reached
     assert write(tmp_path / "successes", places, successes(good, 20, 0)) == 20
     ways = (record for record in records if record.kind == "sequence")
