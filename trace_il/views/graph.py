@@ -5,6 +5,8 @@ to another may be made of many trajectories. Unmerged graphs of single trajector
 """
 
 import io
+import tokenize
+import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +18,10 @@ from envs.view_planning.lattice import INVERSE, MOVES, breadth_first
 
 from ..errors import UserError
 from ..files import atomic_write
+
+# What numpy and zip raise for files with a wrong byte or none. Not MemoryError, say: such a file need not be deleted.
+DAMAGED = (OSError, ValueError, LookupError, EOFError, RuntimeError, SyntaxError, zipfile.BadZipFile, zlib.error,
+           tokenize.TokenError)  # fmt: skip
 
 
 class Trajectory(NamedTuple):
@@ -62,7 +68,7 @@ def read_arrays(path: Path, names: Sequence[str], again: str) -> dict[str, np.nd
     try:
         with np.load(path) as parts:
             return {name: parts[name] for name in names}
-    except Exception as error:  # numpy and zip raise many types for damaged files
+    except DAMAGED as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path} cannot be read ({reason}); {again}") from error
 
