@@ -42,6 +42,7 @@ class ExpertAction:
 
     label: np.ndarray  # (A,), the action to imitate
     executed: np.ndarray  # (A,), what is sent to the environment
+    astray: bool = False  # not to be imitated: it leads to where the expert then shows the way back
 
 
 class Expert(Protocol):
@@ -65,6 +66,7 @@ class DelayedEvidenceBase(gymnasium.Env):
     cue_values: int
     task_description: str
     horizon: int
+    goes_astray: bool = False  # whether its expert has actions that are not to be imitated
 
     def make_expert(self, disturbance: float = 0.0) -> Expert:
         """A fresh expert for the episode just reset. `disturbance` scales its random perturbations."""

@@ -75,7 +75,7 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
         if look not in LOOKS:
             raise ValueError(f"look must be one of {', '.join(LOOKS)}, got {look!r}")
         self.task = TASKS[task](cue_values) if isinstance(task, str) else task
-        self.task.look = look
+        self.task.look, self.goes_astray = look, self.task.goes_astray
         self.delay, self.late, self.factors = delay, late, factors
         self.image_size, self.camera_period, self.render_mode = image_size, camera_period, render_mode
         self.cue_values, self.horizon = self.task.cue_values, round(self.task.horizon * delay) + late

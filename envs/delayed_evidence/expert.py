@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 DOWN = np.array([np.sqrt(0.5), 0.0, np.sqrt(0.5), 0.0])  # hand pointing down, fingers opening along y (wxyz)
 FORWARD = np.array([1.0, 0.0, 0.0, 0.0])  # hand pointing forward, fingers opening along y
 IK_DT = 0.05  # s
+STRAYS = 0.5  # share of disturbed demonstrations that go astray first, where there is something to look for
 SLOWLY = 0.08  # share of the way back from a look that is made slowly
 
 
@@ -98,7 +99,9 @@ class Script:
     branch_step: int
     calm: tuple[tuple[int, int], ...]  # (first, last) steps without disturbances: grasps, placement, the branch
     look: Track | None = None  # joints of the right arm before all that, for a camera that has to be aimed, rad
-    stay: int = 0  # control steps near the end of `look`, on a slow first piece of the way back
+    astray: Track | None = None  # the same, with some wrong moves first
+    wrong: int = 0  # control steps of those
+    stay: int = 0  # control steps near the end of the look, on a slow first piece of the way back
     back: int = 0  # control steps from there to where the tracks begin
 
     def retimed(self, late: int, delay: float) -> "Script":
@@ -163,7 +166,8 @@ class ScriptedExpert:
     """Follows a `Script`; the base by feedback on its pose, the hands by absolute joint targets.
 
     Disturbances: now and then smooth pushes are added to what is executed, not to the label, so that
-    demonstrations show the way back. They are drawn from the episode's seed, not from the cue.
+    demonstrations show the way back. And a look goes astray first, at times: `ExpertAction.astray` marks its wrong
+    moves. All of it is drawn from the episode's seed, not from the cue.
     """
 
     def __init__(self, env: "DelayedEvidenceEnv", disturbance: float) -> None:
@@ -173,7 +177,9 @@ class ScriptedExpert:
         self.ik = HandIK()
         self.push, self.push_target = np.zeros(17), np.zeros(17)
         self.ik.solve(self._positions(0), self.script.orientation, iterations=40)
-        self.look, self.offset = self.script.look, 0
+        self.look, self.offset, self.wrong = self.script.look, 0, 0
+        if disturbance > 0 and self.script.astray is not None and self.rng.random() < STRAYS:
+            self.look, self.wrong = self.script.astray, self.script.wrong
         if self.look is not None:
             seen, home = self.look.values[-1], self.ik.configuration.q[self.ik.index.arm_qpos[1]]
             if self.script.stay:
@@ -211,7 +217,7 @@ class ScriptedExpert:
             label[:3] = cos * x + sin * y, -sin * x + cos * y, rate
         label = np.clip(label, ACTION_LOW, ACTION_HIGH)
         executed = np.clip(label + self._disturb(), ACTION_LOW, ACTION_HIGH)
-        return ExpertAction(label.astype(np.float32), executed.astype(np.float32))
+        return ExpertAction(label.astype(np.float32), executed.astype(np.float32), self.env.steps < self.wrong)
 
     def _disturb(self) -> np.ndarray:
         """A smooth random push on joints and base; none on the grippers or in calm windows."""

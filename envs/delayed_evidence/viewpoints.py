@@ -25,6 +25,7 @@ GRID = (
 MOVES = 2 * len(GRID)  # one step up or down each axis of the grid
 CLOSE = 0.004, 0.06  # m and rad: how exactly inverse kinematics must reach a viewpoint
 WALK, WALKS = 16, 96  # moves of a random walk, and walks that are merged at a time
+STRAY = 3  # most moves that a demonstration makes before it begins to look
 SWEEP = [2, 5, 0, 6, 7, 1, 3, 4]  # moves in the order in which a sweep tries them: left, down, ahead, turns, back
 LARGE = 0.035  # share of the picture that the card must fill, for a viewpoint to show it
 
@@ -107,6 +108,13 @@ def walk(room: Outlook, start: int, rng: np.random.Generator) -> list[int]:
     return path_nodes(room.table, start, random_walk(room.table, start, WALK, rng, room.seen)).tolist()
 
 
+def stray(room: Outlook, start: int, rng: np.random.Generator) -> list[int]:
+    """Viewpoints of one to `STRAY` random moves that do not see the card; none where the first does."""
+    moves = random_walk(room.table, start, int(rng.integers(1, STRAY + 1)), rng, room.seen)
+    been = path_nodes(room.table, start, moves).tolist()
+    return been[:-1] if room.seen[been[-1]] else been
+
+
 def shortest(room: Outlook, table: np.ndarray, start: int) -> list[int]:
     """A shortest way of a table to where the card is seen: of several, the one that turns and rises first, so that
     demonstrations agree, and what the camera then sees can tell how to go on."""
@@ -124,46 +132,45 @@ def known(room: Outlook, paths: list[list[int]]) -> np.ndarray:
     return out
 
 
-def oracle(room: Outlook, start: int, rng: np.random.Generator) -> list[int]:
+def oracle(room: Outlook, been: list[int], rng: np.random.Generator) -> list[int]:
     """A shortest way of the whole lattice."""
-    return shortest(room, room.table, start)
+    return shortest(room, room.table, been[-1])
 
 
-def graph(room: Outlook, start: int, rng: np.random.Generator) -> list[int]:
+def graph(room: Outlook, been: list[int], rng: np.random.Generator) -> list[int]:
     """A shortest way of the view graph of random walks: all of them merged, failures included."""
-    paths: list[list[int]] = []
+    paths = [been]
     while True:
-        paths += [walk(room, start, rng) for _ in range(WALKS)]
+        paths += [walk(room, been[0], rng) for _ in range(WALKS)]
         merged = known(room, paths)
-        if room.moves_left(merged)[start] >= 0:
-            return shortest(room, merged, start)
+        if room.moves_left(merged)[been[-1]] >= 0:
+            return shortest(room, merged, been[-1])
 
 
-def hindsight(room: Outlook, start: int, rng: np.random.Generator) -> list[int]:
+def hindsight(room: Outlook, been: list[int], rng: np.random.Generator) -> list[int]:
     """The shortest way of any of the same random walks alone: nothing is merged."""
     while True:
-        paths = [walk(room, start, rng) for _ in range(WALKS)]
-        ways = [shortest(room, known(room, [path]), start) for path in paths if room.seen[path[-1]]]
+        paths = [walk(room, been[-1], rng) for _ in range(WALKS)]
+        ways = [shortest(room, known(room, [path]), been[-1]) for path in paths if room.seen[path[-1]]]
         if ways:
             return min(ways, key=len)
 
 
-def random(room: Outlook, start: int, rng: np.random.Generator) -> list[int]:
+def random(room: Outlook, been: list[int], rng: np.random.Generator) -> list[int]:
     """A random walk as it is; where it lasts too long, another one."""
     while True:
-        path = walk(room, start, rng)
+        path = walk(room, been[-1], rng)
         if room.seen[path[-1]]:
             return path
 
 
-def sweep(room: Outlook, start: int, rng: np.random.Generator) -> list[int]:
+def sweep(room: Outlook, been: list[int], rng: np.random.Generator) -> list[int]:
     """Depth first, with the moves always in the same order, until the card is seen."""
-    path, been = [start], {start}
-    trail = [start]
+    path, trail, tried = been[-1:], been[-1:], set(been[-1:])
     while not room.seen[path[-1]]:
-        ahead = [int(n) for n in room.table[trail[-1], SWEEP] if int(n) not in been]
+        ahead = [int(n) for n in room.table[trail[-1], SWEEP] if int(n) not in tried]
         if ahead:
-            been.add(ahead[0])
+            tried.add(ahead[0])
             trail.append(ahead[0])
         else:
             trail.pop()
@@ -171,11 +178,12 @@ def sweep(room: Outlook, start: int, rng: np.random.Generator) -> list[int]:
     return path
 
 
-def fixed(room: Outlook, start: int, rng: np.random.Generator) -> list[int]:
+def fixed(room: Outlook, been: list[int], rng: np.random.Generator) -> list[int]:
     """No look at all."""
-    return [start]
+    return been[-1:]
 
 
-LOOKS: dict[str, Callable[[Outlook, int, np.random.Generator], list[int]]] = {
+# Ways of looking: from the viewpoints where the hand has been, of which it is at the last, those by which it goes on.
+LOOKS: dict[str, Callable[[Outlook, list[int], np.random.Generator], list[int]]] = {
     look.__name__: look for look in (graph, oracle, hindsight, random, sweep, fixed)
 }

@@ -8,13 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 
 from ..environment import MAX_STEPS, camera_sizes, channel_names, control_hz, demonstrations_version, make_env
 from ..errors import UserError
 from ..files import atomic_write
 from ..parallel import parallel_map
-from .lerobot import DatasetSpec, DatasetWriter, EncodedEpisode, read_info
+from .lerobot import ASTRAY, DatasetSpec, DatasetWriter, EncodedEpisode, read_info
 from .statistics import image_statistics
 from .video import encode_video
 
@@ -58,6 +59,11 @@ def _environment(spec: CollectSpec) -> Any:
     return _envs[key]
 
 
+def annotations(env: gymnasium.Env) -> tuple[str, ...]:
+    """What each step of its demonstrations is annotated with."""
+    return (*ANNOTATIONS, ASTRAY) if getattr(env.unwrapped, "goes_astray", False) else ANNOTATIONS
+
+
 def demonstrate(spec: CollectSpec, number: int) -> tuple[EncodedEpisode, int]:
     """Episode `number` of the dataset and the number of failed attempts before it.
 
@@ -77,7 +83,7 @@ def demonstrate(spec: CollectSpec, number: int) -> tuple[EncodedEpisode, int]:
         states: list[np.ndarray] = []
         actions: list[np.ndarray] = []
         frames: dict[str, list[np.ndarray]] = {camera: [] for camera in observation["pixels"]}
-        labels: dict[str, list[int]] = {name: [] for name in ANNOTATIONS}
+        labels: dict[str, list[int]] = {name: [] for name in annotations(env)}
         done = False
         while not done:
             if len(states) == MAX_STEPS:
@@ -90,6 +96,8 @@ def demonstrate(spec: CollectSpec, number: int) -> tuple[EncodedEpisode, int]:
             for name in ANNOTATIONS:
                 labels[name].append(info.get(name, -1))
             action = expert.action()
+            if ASTRAY in labels:
+                labels[ASTRAY].append(int(action.astray))
             actions.append(action.label)
             observation, _, terminated, truncated, info = env.step(action.executed)
             done = terminated or truncated
@@ -141,7 +149,7 @@ def collect(
         camera_sizes(env),
         channel_names(env, "state"),
         channel_names(env, "action"),
-        ANNOTATIONS,
+        annotations(env),
         spec.env_id,
     )
     env.close()

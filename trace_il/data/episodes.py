@@ -5,6 +5,9 @@ states         s  s  s  s  s  s  s  s  s        (B, T, D)
 images         i        i        i              (B, N, C, H, W, 3)
 targets at 6                     a  a  a  -     (B, N, H, A), is_pad marks what lies behind the end
 
+Where a demonstration goes astray, for the sake of the way back, the targets of a tick end: what the expert does in a
+place that only a mistake leads to is no advice to where there has been none.
+
 An episode can be begun `offset` < tick_every steps late, so that training sees every control step at a tick. Where
 demonstrations go by the clock, their ticks would otherwise see the same few moments of a motion for ever, and an agent
 that is a step ahead of them or behind would be in places that it has never seen.
@@ -17,6 +20,7 @@ import torch
 from torch import Tensor
 
 from .cache import FrameCache
+from .lerobot import ASTRAY
 from .reader import DatasetReader
 
 
@@ -27,7 +31,7 @@ class EpisodeBatch:
     images: Tensor  # uint8 (B, N, C, H, W, 3) at ticks
     states: Tensor  # float32 (B, T, D) at control steps, the last one repeated behind the end
     actions: Tensor  # float32 (B, N, H, A), physical units
-    is_pad: Tensor  # bool (B, N, H)
+    is_pad: Tensor  # bool (B, N, H): behind the end, or from an action on that is not to be imitated
     valid: Tensor  # bool (B, N): False on padded ticks
     cue: Tensor  # int64 (B,), -1 where the dataset has none; diagnostics only
     phase: Tensor  # int64 (B, N), -1 where the dataset has none; diagnostics only
@@ -66,6 +70,7 @@ class EpisodeDataset:
         states = np.zeros((len(numbers), steps, data.states[0].shape[1]), np.float32)
         actions = np.zeros((len(numbers), ticks, self.chunk, data.actions[0].shape[1]), np.float32)
         is_pad = np.ones((len(numbers), ticks, self.chunk), bool)
+        valid = np.zeros((len(numbers), ticks), bool)
         phase = np.full((len(numbers), ticks), -1, np.int64)
         cue = np.full(len(numbers), -1, np.int64)
         for row, (number, offset) in enumerate(zip(numbers, offsets, strict=True)):
@@ -79,10 +84,13 @@ class EpisodeDataset:
             window = np.arange(0, length, every)[:, None] + np.arange(self.chunk)
             actions[row, : len(window)] = data.actions[number][offset:][np.minimum(window, length - 1)]
             is_pad[row, : len(window)] = window >= length
+            valid[row, : len(window)] = True
+            if ASTRAY in data.labels:
+                wrong = data.labels[ASTRAY][number][offset:][np.minimum(window, length - 1)]
+                is_pad[row, : len(window)] |= np.maximum.accumulate(wrong, axis=1) > 0
             if "phase" in data.labels:
                 phase[row, : len(window)] = data.labels["phase"][number][offset::every]
             if "cue" in data.labels:
                 cue[row] = data.labels["cue"][number][0]
-        valid = ~is_pad.all(-1)
         arrays = (pictures, states, actions, is_pad, valid, cue, phase, np.array(numbers) // self.together)
         return EpisodeBatch(*(torch.from_numpy(array) for array in arrays))

@@ -28,6 +28,7 @@ DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES_PATH = "meta/episodes/chunk-000/file-000.parquet"
 IMAGE_PREFIX = "observation.images."
+ASTRAY = "astray"  # the annotation of steps whose actions are not to be imitated: 1
 ONE_IMAGE = "observation.image"  # where there is only one camera, called "image"
 DEFAULT_FEATURES = {
     "timestamp": "float32",

@@ -29,6 +29,7 @@ class Task:
     visual_only: bool  # the motion up to the branch is the same for every cue
     tables: tuple[str, ...] = ()  # geoms that wear a table texture
     decoy_half: tuple[float, float, float]  # half sizes of things that look like the cue, m
+    goes_astray = False  # whether its experts make wrong moves, not to be imitated, to show the way back
     look: str = "oracle"  # how the expert of an active task finds the cue, one of viewpoints.LOOKS
     decoy_colors: tuple[tuple[float, ...], ...] = CUE_COLORS
     # Which share of a camera's picture a geom fills, (data, camera, geom); the environment sets it.

@@ -48,7 +48,8 @@ def place_cupboard(
     """Put the cupboard somewhere near `place` (2,) so that a robot with its base at `base` must look for the card.
 
     `layout["look"]` holds the joints (n, 6) of the right arm at the first viewpoint and at those by which the expert
-    gets to see the card.
+    gets to see the card; `layout["stray"]` those of some wrong moves, and `layout["back"]` those by which it gets to
+    see the card from there.
 
     Raises:
         RuntimeError: there is no such place.
@@ -67,15 +68,27 @@ def place_cupboard(
     else:
         raise RuntimeError(f"no viewpoint from which to look for the card in {TRIES} cupboards near {place}; move it")
     start, rng = int(factors.rng.choice(begin)), np.random.default_rng(int(factors.rng.integers(2**31)))
-    return {"look": joints[viewpoints.LOOKS[task.look](room, start, rng)]}
+    look = viewpoints.LOOKS[task.look]
+    way, strayed = look(room, [start], rng), viewpoints.stray(room, start, rng)
+    return {"look": joints[way], "stray": joints[strayed], "back": joints[look(room, strayed, rng)]}
 
 
 def looking(script: Script, layout: Layout) -> Script:
     """The script, begun by looking for the card; where nobody looks, the hand goes from there straight to its work."""
-    look = Track(layout["look"][0])
-    for number, joints in enumerate(layout["look"][1:], 1):
-        look.through(STEPS * number, *joints, speed=0.5 if number < len(layout["look"]) - 1 else 0.0)
-    return replace(script, cue_step=1, look=look, stay=STAY if len(look.steps) > 1 else 0, back=BACK)
+    looks = len(layout["look"]) > 1
+    script = replace(script, cue_step=1, look=along(layout["look"]), stay=STAY if looks else 0, back=BACK)
+    if not looks or len(layout["stray"]) == 1:
+        return script
+    strayed = along(np.concatenate([layout["stray"], layout["back"][1:]]))
+    return replace(script, astray=strayed, wrong=STEPS * (len(layout["stray"]) - 1))
+
+
+def along(joints: np.ndarray) -> Track:
+    """The way of the right arm from viewpoint to viewpoint, at which it has these joints (n, 6)."""
+    way = Track(joints[0])
+    for number, there in enumerate(joints[1:], 1):
+        way.through(STEPS * number, *there, speed=0.5 if number < len(joints) - 1 else 0.0)
+    return way
 
 
 def card_in_view(task: Task, data: mujoco.MjData) -> float:

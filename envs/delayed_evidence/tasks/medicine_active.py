@@ -19,7 +19,8 @@ CUPBOARD = np.array([0.46, 0.13])
 
 class MedicineActive(Medicine):
     name = "medicine_active"
-    version = 3
+    version = 4
+    goes_astray = True
     description = "look into the cupboard and return the medicine box to the bin of the card's colour"
     horizon = 640
     stages = (("return", "box_lifted"), ("return", "box_placed"))

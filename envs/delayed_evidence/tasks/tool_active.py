@@ -18,7 +18,8 @@ CUPBOARD = np.array([0.46, 0.33])
 
 class ToolActive(Tool):
     name = "tool_active"
-    version = 3
+    version = 4
+    goes_astray = True
     description = "look into the cupboard, put the object away, drive and take first the tool of the card's colour"
     horizon = 690
     decoy_half = CARD_HALF
