@@ -35,6 +35,8 @@ def main() -> None:
     options = parse(EvaluateOptions, [word for word in sys.argv[1:] if not word.startswith("env.")])
     if (options.run is None) == (options.policy is None):
         raise UserError("give either run=runs/NAME or policy=FILE.ts")
+    if options.policy is not None and not options.policy.endswith(".ts"):
+        raise UserError(f"policy={options.policy} must be an exported .ts file; give run=runs/NAME for a checkpoint")
     if options.episodes < 1:
         raise UserError(f"episodes={options.episodes} must be at least 1")
     if options.seed < 0:
@@ -56,6 +58,9 @@ def main() -> None:
     if options.run is not None:
         config, folder = read_run(options.run, options.env, env_words)
         env, policy = config.env, str(folder / "checkpoints/last.ckpt")
+        data = config.data
+        if data.root is None and data.seed <= options.seed < data.seed + data.episodes:
+            print(f"note: demonstrations of this run may show these scenes (data.seed={data.seed})")
         controller = load_controller(policy, options.cleared)
     else:
         policy, folder = str(options.policy), Path(str(options.policy)).parent
@@ -65,6 +70,7 @@ def main() -> None:
     out = Path(options.out) if options.out else folder
     # Scores under other conditions stand beside the usual ones.
     others = [f"env={options.env}"] if options.env else []
+    others += ["exported"] if options.policy else []
     label = "_".join(["evaluation", *(["cleared"] if options.cleared else []), *others, *env_words])
     label = "".join(c if c.isalnum() or c in "._-" else "_" for c in label)
     probe = make_env(env.id, env_options(env))

@@ -80,7 +80,7 @@ class DelayedEvidenceBase(gymnasium.Env):
     def _draw_cue(self, options: dict[str, Any] | None) -> int:
         """The cue of this episode: from `options`, else drawn after all other randomness would be equal."""
         drawn = int(self.np_random.integers(self.cue_values))
-        cue = drawn if options is None else int(options.get("cue", drawn))
-        if not 0 <= cue < self.cue_values:
+        cue = (options or {}).get("cue")
+        if cue is not None and cue not in range(self.cue_values):
             raise ValueError(f"cue must be in 0..{self.cue_values - 1}, got {cue}")
-        return cue
+        return drawn if cue is None else int(cue)

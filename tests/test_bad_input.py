@@ -64,6 +64,18 @@ BAD = {
         ["train.py", *SMALL, "name=n", "env.delay=30", "data.root=demonstrations"],
         "data.root=demonstrations was collected with env_options.delay=20, not 30",
     ),
+    "no such demonstrations": (
+        ["train.py", *SMALL, "name=n", "data.root=demonstratons"],
+        "no dataset at demonstratons",
+    ),
+    "scenes that were shown": (["train.py", "evaluation.seed=100"], "would judge scenes that demonstrations show"),
+    "no account": (["train.py", "env=corridor", "wandb=online"], "wandb=online needs an account"),
+    "no export": (["evaluate.py", "policy=runs/small/checkpoints/last.ckpt"], "must be an exported .ts file"),
+    "one name for two": (["train.py", "-m", "memory=none,gru", "name=same", *SMALL], "would share one name"),
+    "start that is deleted": (
+        ["train.py", *SMALL, "name=small", "overwrite=true", "trainer.init=runs/small/checkpoints/last.ckpt"],
+        "would delete runs/small, and trainer.init=runs/small/checkpoints/last.ckpt with it",
+    ),
     "another seed": (
         ["collect.py", "env=corridor", "env.delay=20", "data.seed=3", "data.episodes=8", "data.root=demonstrations"],
         "was collected with seed=0, not 3",
@@ -94,7 +106,7 @@ def test_bad_input_is_one_line_and_a_status(workplace, case):
     if case == "no GPU" and torch.cuda.is_available():
         arguments = ["trainer.accelerator=gpu", "trainer.devices=99"]
         message = "torch sees"
-    environment = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    environment = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY", "WANDB_API_KEY")}
     begin = time.monotonic()
     out = subprocess.run(
         [sys.executable, str(ROOT / name), *arguments], cwd=workplace, capture_output=True, text=True, env=environment

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, program
 
+from envs.corridor.env import CorridorEnv
 from envs.delayed_evidence.tasks.medicine import Medicine
 from sims.state import VERSION
 from trace_il.data.collect import CollectSpec, collect, demonstrate
@@ -51,8 +52,29 @@ def test_killed_collection_keeps_whole_episodes_and_continues(tmp_path):
     after = DatasetReader(tmp_path / "d")
     assert len(after) == len(before) + 2
     for number in range(len(after)):  # the same as in one go
-        expected, _ = demonstrate(SPEC, number)
+        expected = demonstrate(SPEC, number // 2)[0][number % 2]
         np.testing.assert_array_equal(after.states[number], expected.states)
+
+
+def test_a_scene_in_which_the_expert_fails_with_one_cue_is_shown_with_none(monkeypatch):
+    """So that every scene of a dataset is there with every cue."""
+    step = CorridorEnv.step
+
+    def failing(self, action):
+        observation, reward, terminated, truncated, info = step(self, action)
+        return observation, reward, terminated, truncated, {**info, "is_success": info["is_success"] and self.lucky}
+
+    def lucky(self, seed=None, options=None):
+        self.lucky = seed != 1 or options["cue"] == 0
+        return reset(self, seed=seed, options=options)
+
+    whole, _ = demonstrate(SPEC, 1)
+    reset = CorridorEnv.reset
+    monkeypatch.setattr(CorridorEnv, "step", failing)
+    monkeypatch.setattr(CorridorEnv, "reset", lucky)
+    other, failures = demonstrate(SPEC, 1)
+    assert failures == 1 and [int(episode.annotations["cue"][0]) for episode in other] == [0, 1]
+    assert not np.array_equal(other[0].states[:5], whole[0].states[:5])
 
 
 def test_two_collections_at_once_make_one_dataset(tmp_path):

@@ -139,6 +139,36 @@ def test_reads_the_name_of_an_only_camera(tmp_path):
     assert np.abs(reader.frames(1, "image").astype(float) - frames).mean() < 5
 
 
+@pytest.mark.parametrize(
+    ("shape", "names", "size"),
+    [
+        ([24, 32, 3], ["height", "width", "channels"], (24, 32)),
+        ([3, 24, 32], ["channels", "height", "width"], (24, 32)),
+        ([3, 24, 32], None, (24, 32)),
+        ([24, 32, 3], None, (24, 32)),
+    ],
+)
+def test_reads_image_sizes_in_either_order_of_axes(tmp_path, shape, names, size):
+    root = tmp_path / "d"
+    make_dataset(root)
+    info = json.loads((root / "meta/info.json").read_text())
+    for key, feature in info["features"].items():
+        if key.startswith("observation.images."):
+            feature |= {"shape": shape, "names": names}
+    (root / "meta/info.json").write_text(json.dumps(info))
+    assert set(DatasetReader(root).cameras.values()) == {size}
+
+
+def test_a_run_does_not_go_on_with_other_episodes(tmp_path):
+    for name, lengths in (("one", (7, 12, 5)), ("same", (7, 12, 5)), ("other", (5, 12, 7))):
+        make_dataset(tmp_path / name, lengths)
+    one, same, other = (EpisodeDataModule(tmp_path / name, 3, 4) for name in ("one", "same", "other"))
+    same.load_state_dict(one.state_dict())
+    same.load_state_dict({"episodes": 3})  # of an older version
+    with pytest.raises(UserError, match="has other episodes than this run was begun with"):
+        other.load_state_dict(one.state_dict())
+
+
 def test_statistics_aggregate_like_the_whole():
     rng = np.random.default_rng(0)
     parts = [rng.normal(size=(n, 3)) for n in (5, 9, 2)]

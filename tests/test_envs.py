@@ -7,6 +7,7 @@ from gymnasium.utils.env_checker import check_env
 
 import envs  # noqa: F401
 from envs import Phase
+from envs.delayed_evidence.env import DelayedEvidenceEnv
 from envs.delayed_evidence.scene import Factors
 from envs.delayed_evidence.tasks import TASKS
 from trace_il import env_config
@@ -164,6 +165,10 @@ KNOBS = {"late": 20, "decoys": 3, "factors": "held_out"}
 def test_expert_succeeds_with_every_knob_turned(task):
     most = TASKS[task].max_cue_values
     options = {"task": task, "camera_period": 1000, **KNOBS}
+    if task.endswith("_active"):
+        with pytest.raises(ValueError, match="its cue leaves view when it was found"):
+            DelayedEvidenceEnv(task, late=20)
+        del options["late"]
     plain, slow = (make("DelayedEvidence-v0", {**options, "cue_values": most, "delay": d}) for d in (1.0, 1.5))
     for cue in range(most):
         (_, quick, _), (_, long, _) = run_expert(plain, 5, cue), run_expert(slow, 5, cue)
@@ -225,14 +230,23 @@ def test_two_branches_ask_for_both_lamps():
     for label in runs[2][2]:  # right for neither hall
         *_, done, cut, info = env.step(label)
     assert done and not cut and info["branch_correct"] == 0 and info["stage"] == 1
+    env.reset(seed=0, options={"cue": 1})
+    done = cut = False
+    for step in itertools.count():  # through the wrong first door, and no further
+        decided = info["branch_correct"] == 0 and step > first + 20
+        *_, done, cut, info = env.step(np.zeros(2) if decided else runs[2][2][step])
+        if done or cut:
+            break
+    assert cut and not done and info["branch_correct"] == 0 and not info["is_success"]
 
 
 def test_bad_arguments():
     for name, options, message in (
         ("Corridor-v0", {"cue_values": 3}, "cue_values must be 2 or 4, got 3"),
-        ("Corridor-v0", {"delay": 1}, "delay must be at least 10"),
+        ("Corridor-v0", {"delay": 1}, r"delay must be in 10\.\.5000"),
         ("Corridor-v0", {"branches": 3}, "branches must be 1 or 2, got 3"),
-        ("Corridor-v0", {"branches": 2, "delay": 12}, "delay must be at least 15"),
+        ("Corridor-v0", {"branches": 2, "delay": 12}, r"delay must be in 15\.\.5000"),
+        ("Corridor-v0", {"distractors": -1}, "distractors must not be negative, got -1"),
         ("DelayedEvidence-v0", {"task": "tea"}, "unknown task 'tea'"),
         ("DelayedEvidence-v0", {"image_size": 8}, r"image_size must be in 16\.\.640"),
         ("DelayedEvidence-v0", {"task": "laundry", "cue_values": 5}, r"cue_values of laundry must be in 2\.\.4, got 5"),
@@ -245,8 +259,10 @@ def test_bad_arguments():
     env.reset(seed=0)
     with pytest.raises(ValueError, match="2 finite numbers"):
         env.step(np.array([np.nan, 0.0]))
-    with pytest.raises(ValueError, match=r"cue must be in 0\.\.1, got 7"):
-        env.reset(seed=0, options={"cue": 7})
+    for cue in (7, 0.5):
+        with pytest.raises(ValueError, match=rf"cue must be in 0\.\.1, got {cue}"):
+            env.reset(seed=0, options={"cue": cue})
+    assert env.reset(seed=0, options={"cue": None})[1]["cue"] in (0, 1)
 
 
 class OneImage(gymnasium.Env):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,7 +23,10 @@ from trace_il.config import (
     from_plain,
     to_plain,
 )
+from trace_il.data.reader import DatasetReader
 from trace_il.env_config import CorridorConfig, DelayedEvidenceConfig
+from trace_il.errors import UserError
+from trace_il.pipeline import check_environment
 from trace_il.run_folder import open_run, phase, read_about
 from trace_il.scores import commit
 
@@ -66,7 +70,8 @@ def test_exported_policy_scores_like_the_checkpoint(workplace):
     program("export.py", "run=runs/small", cwd=workplace)
     program("evaluate.py", "policy=runs/small/policy.ts", *seeds, "out=by_export", cwd=workplace)
     rows = [
-        json.loads((workplace / out / "evaluation.json").read_text())["rows"] for out in ("by_checkpoint", "by_export")
+        json.loads((workplace / out).read_text())["rows"]
+        for out in ("by_checkpoint/evaluation.json", "by_export/evaluation_exported.json")
     ]
     assert rows[0] == rows[1]
     assert (workplace / "by_checkpoint/videos/seed_77.mp4").stat().st_size > 0
@@ -80,10 +85,11 @@ policy = torch.jit.load(sys.argv[1])
 about = json.loads(policy.metadata_json())
 policy.reset()
 height, width = about["image_size"]
-for step in range(2 * about["tick_every"] + 1):
+for step in range(2 * about["tick_every"] + 1):  # as a robot's loop, without torch.no_grad()
     images = torch.randint(0, 256, (1, len(about["cameras"]), height, width, 3), dtype=torch.uint8)
     action = policy.step(images, torch.full((1, len(about["state_names"])), 0.01 * step))
-assert action.shape == (1, len(about["action_names"])) and torch.isfinite(action).all()
+assert action.numpy().shape == (1, len(about["action_names"])) and torch.isfinite(action).all()
+assert not policy.slots.requires_grad and (about["run"], about["checkpoint"]) == ("small", "last")
 policy.observe(images, torch.zeros(1, len(about["state_names"])))
 print(json.dumps(sorted(about)))
 """
@@ -252,7 +258,7 @@ def test_an_environment_of_ones_own_collects_with_its_expert_and_says_when_there
     assert second.returncode == 0, second.stdout + second.stderr
 
 
-def test_any_environment_with_a_recorded_dataset(workplace):
+def test_any_environment_with_a_recorded_dataset(workplace, monkeypatch):
     """env=gym: nothing of ours is known of the environment but its Gymnasium id."""
     data = workplace / "recorded"
     shutil.copytree(next((workplace / "data").glob("corridor-*")), data)
@@ -269,6 +275,11 @@ def test_any_environment_with_a_recorded_dataset(workplace):
     refused = program("train.py", *arguments, "name=faster", cwd=workplace, check=False)
     assert refused.returncode == 2 and "recorded at 50 Hz" in refused.stderr
     (data / "meta/info.json").write_text(json.dumps(info))  # nothing was trained yet: other settings may take the name
+    reader = DatasetReader(data)
+    reader.actions[0][:] = 90.0  # degrees, say
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="lie outside the environment's limits"):
+        patch.chdir(workplace)
+        check_environment(from_plain(yaml.safe_load(Path("runs/corridor-trace-0/config.yaml").read_text())), reader)
     more = ["trainer.learning_rate=1e-4", "evaluation.episodes=0", "evaluation.recording=false"]
     program("train.py", *arguments, *more, "evaluation.export=false", "name=faster", cwd=workplace)
 
@@ -298,6 +309,28 @@ def test_sweep_compares_memories(workplace):
         assert len(list((workplace / f"runs/corridor-{memory}-0/wandb").glob("offline-run-*"))) == 1
     header = (workplace / "runs/corridor-retrieval-0/metrics.csv").read_text().splitlines()[0]
     assert {"closed_loop/progress", "val/action_error", "val/imitation"} <= set(header.split(","))
+
+
+def test_a_sweep_goes_on_where_one_of_its_runs_fails(workplace):
+    tail = ["evaluation.recording=false", "evaluation.export=false", "wandb=off", "trainer.gradient_clip=0"]
+    swept = ["trainer.learning_rate=1e9,1e-3", "name='wilder-${trainer.learning_rate}'"]
+    out = program("train.py", "-m", *SMALL, *tail, *swept, cwd=workplace, check=False)
+    assert out.returncode == 2 and "training has diverged" in out.stderr and "1 of the runs failed" in out.stderr
+    assert (workplace / "runs/wilder-0.001/summary.json").exists()
+    # The same name at another rate: nothing of what has diverged stays.
+    program("train.py", *SMALL, *tail, "trainer.learning_rate=1e-3", "name=wilder-1000000000.0", cwd=workplace)
+    ours, other = ((workplace / f"runs/wilder-{rate}/metrics.csv").read_text() for rate in ("1000000000.0", "0.001"))
+    assert ours == other
+
+
+def test_every_process_of_a_launcher_may_be_a_run_of_its_own(workplace):
+    """srun -n 4 starts four programs, of which each is told that it is one of four."""
+    env = {**os.environ, "SLURM_PROCID": "2", "SLURM_NTASKS": "4", "SLURM_LOCALID": "2", "SLURM_JOB_NAME": "runs"}
+    words = [*SMALL, "name=third", "evaluation.recording=false", "evaluation.export=false", "wandb=off"]
+    command = [sys.executable, str(ROOT / "train.py"), *words]
+    out = subprocess.run(command, cwd=workplace, env=env, capture_output=True, text=True, timeout=300)
+    assert out.returncode == 0, out.stdout + out.stderr
+    assert (workplace / "runs/third/summary.json").exists() and (workplace / "runs/third/metrics.csv").exists()
 
 
 def test_runs_of_a_sweep_have_names_of_their_own(workplace):

@@ -11,16 +11,18 @@ from typing import Any
 import gymnasium
 import hydra
 import yaml
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from envs.base import RenderingError
 from sims.state import SimulationError
 
-from .config import register
+from .config import RANKS, register
 from .env_config import env_label
 from .errors import UserError
 
@@ -76,14 +78,24 @@ def guarded(call: Callable[[], Any], resumable: bool = False, debug: bool = Fals
 def run_program(task: Callable[[Any], Any], config_name: str) -> None:
     """Compose `configs/<config_name>.yaml` with the command line and run `task` on the resulting dataclass."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing
+    failed: list[str] = []  # runs of a sweep
     configs = Path(__file__).resolve().parent.parent / "configs"
 
     @hydra.main(version_base=None, config_path=str(configs), config_name=config_name)
     def main(config: DictConfig) -> Any:
-        return guarded(lambda: task(checked(config)), resumable=True, debug=bool(config.get("debug")))
+        try:
+            return guarded(lambda: task(alone(checked(config))), resumable=True, debug=bool(config.get("debug")))
+        except SystemExit as end:
+            if end.code != 2 or HydraConfig.get().mode != RunMode.MULTIRUN:
+                raise
+            failed.append(" ".join(HydraConfig.get().overrides.task))  # the others of the sweep go on
+            return None
 
     register()
     guarded(main, resumable=True)
+    if failed:
+        print(f"error: {len(failed)} of the runs failed: {'; '.join(failed)}", file=sys.stderr)
+        raise SystemExit(2)
 
 
 def checked(config: DictConfig) -> Any:
@@ -97,6 +109,16 @@ def checked(config: DictConfig) -> Any:
     if missing:
         raise UserError(f"missing value for {missing[0]!r}; give {missing[0]}=... on the command line")
     return OmegaConf.to_object(config)
+
+
+def alone(config: Any) -> Any:
+    """The configuration; a run of one process forgets the rank that a launcher gave it, before Lightning reads that:
+    `srun -n 4` may start four runs."""
+    trainer = getattr(config, "trainer", None)
+    if trainer is not None and trainer.devices * trainer.num_nodes == 1:
+        for name in (*RANKS, "WORLD_SIZE", "SLURM_NTASKS"):
+            os.environ.pop(name, None)
+    return config
 
 
 def _refuse_extra(node: Any, path: str) -> None:
@@ -152,8 +174,9 @@ class CompareRuns(Callback):
         words = [word for word in config.hydra.overrides.task if "=" in word]
         keys = [override.key_or_group for override in OverridesParser.create().parse_overrides(words)]
         swept = [o.key_or_group for o in OverridesParser.create().parse_overrides(words) if o.is_sweep_override()]
-        unnamed = [key for key in swept if key not in NAMING]
-        if unnamed and "name" not in keys:
+        named = any(word.startswith("name=") and ("${" in word or "name" in swept) for word in words)
+        unnamed = swept if "name" in keys else [key for key in swept if key not in NAMING]
+        if unnamed and not named:
             raise UserError(
                 f"the runs of a sweep over {unnamed[0]} would share one name; add name='NAME-${{{unnamed[0]}}}'"
             )

@@ -14,6 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 from .env_config import ENVS, EnvConfig, env_schema
 from .errors import UserError
 
+RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK")  # by which launchers number the processes of a run
+
 
 @dataclass
 class MemoryConfig:

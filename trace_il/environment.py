@@ -41,9 +41,10 @@ def make_env(env_id: str, options: dict[str, Any], **more: Any) -> gymnasium.Env
     if isinstance(space, gymnasium.spaces.Dict) and isinstance(space.get("pixels"), gymnasium.spaces.Box):
         env = OneCamera(env)
         space = env.observation_space
+    pixels = space.get("pixels") if isinstance(space, gymnasium.spaces.Dict) else None
     if not (
         isinstance(space, gymnasium.spaces.Dict)
-        and isinstance(space.get("pixels"), gymnasium.spaces.Dict)
+        and isinstance(pixels, gymnasium.spaces.Dict)
         and isinstance(space.get("agent_pos"), gymnasium.spaces.Box)
         and isinstance(env.action_space, gymnasium.spaces.Box)
     ):
@@ -51,6 +52,9 @@ def make_env(env_id: str, options: dict[str, Any], **more: Any) -> gymnasium.Env
             f"{env_id!r} must give observations {{'pixels': {{camera: image}} or image, 'agent_pos': vector}} and "
             f"take a vector as action; it gives {space} and takes {env.action_space}"
         )
+    for name, image in pixels.items():
+        if image.dtype != np.uint8 or image.shape is None or image.shape[2:] != (3,):
+            raise UserError(f"{env_id!r} must give uint8 images (H, W, 3); camera {name!r} gives {image}")
     return env
 
 
@@ -83,6 +87,13 @@ def camera_sizes(env: gymnasium.Env) -> dict[str, tuple[int, int]]:
     pixels = env.observation_space["pixels"]
     assert isinstance(pixels, gymnasium.spaces.Dict)
     return {name: (space.shape[0], space.shape[1]) for name, space in pixels.spaces.items() if space.shape}
+
+
+def check_even(sizes: dict[str, tuple[int, int]]) -> None:
+    """Raise a UserError where pictures could not be stored as video."""
+    odd = {camera: size for camera, size in sizes.items() if size[0] % 2 or size[1] % 2}
+    if odd:
+        raise UserError(f"videos need even image sizes, the cameras have {odd}; change env.image_size")
 
 
 def channel_names(env: gymnasium.Env, kind: str) -> tuple[str, ...]:

@@ -9,7 +9,9 @@ The file needs torch alone. It is the scripted `Controller`:
     json.loads(policy.metadata_json())        # names, units, sizes, limits, rates, statistics, timings
 """
 
+import copy
 import json
+import math
 import time
 import warnings
 from pathlib import Path
@@ -25,29 +27,39 @@ from .environment import make_env
 from .errors import UserError
 from .files import atomic_write, replacing
 from .rollout import check_compatible, load_controller, rollout
+from .scores import commit
 
-TOLERANCE = 1e-5  # largest allowed difference between exported and eager policy on the CPU
+TOLERANCE = 1e-5  # largest allowed difference between exported and eager policy on the CPU, relative above 1
 WARM_UP = 20  # steps before latency is measured; the first calls compile
 PARITY_SEED = 2_000_000
 Frames = list[tuple[np.ndarray, np.ndarray]]
 
 
 def script_controller(agent: Agent) -> Any:
-    """The agent's controller in TorchScript."""
+    """The agent's controller in TorchScript, its weights copies that ask for no gradients: the memory of a robot's loop
+    without `torch.no_grad()` would keep the whole episode for a backward pass."""
+    agent = copy.deepcopy(agent).requires_grad_(False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.filterwarnings("ignore", message=".*non-constant submodule.*")
         return torch.jit.script(Controller(agent))
 
 
-def metadata(agent: Agent, config: TrainConfig, units: dict[str, list[str]]) -> dict[str, Any]:
-    """All a robot engineer must know, next to the spec's own fields."""
+def metadata(agent: Agent, config: TrainConfig, units: dict[str, list[str]], checkpoint: str) -> dict[str, Any]:
+    """All a robot engineer must know, next to the spec's own fields. A limit that there is not is null."""
 
     def statistics(standardizer: Any) -> dict[str, list[float]]:
         return {name: getattr(standardizer, name).tolist() for name in ("mean", "std", "mask")}
 
-    return json.loads(Controller(agent).metadata_json()) | {
+    about = json.loads(Controller(agent).metadata_json())
+    for limit in ("action_low", "action_high"):
+        about[limit] = [value if math.isfinite(value) else None for value in about[limit]]
+    return about | {
         "format": 1,
+        "run": config.name,
+        "checkpoint": checkpoint,
+        "commit": commit(),
+        "torch": torch.__version__,
         "policy": config.policy.name,
         "memory": config.memory.name,
         "env_id": config.env.id,
@@ -108,7 +120,7 @@ def compare(eager: Any, exported: Any, episodes: list[Frames]) -> dict[str, Any]
                 ("slots", exported.slots, eager.slots),
                 ("signature", exported.xi, eager.xi),
             ):
-                scale = max(1.0, float(b.abs().max())) if name == "signature" else 1.0  # its levels grow with the path
+                scale = max(1.0, float(b.abs().max()))  # actions have any unit, and signatures grow with the path
                 errors[name] = max(errors[name], float((a - b).abs().max()) / scale)
     warm = np.array(milliseconds[WARM_UP:] or milliseconds)
     return {
@@ -139,7 +151,7 @@ def export_run(config: TrainConfig, folder: Path, checkpoint: str = "last") -> d
     env.close()
     if max(report["max_error"].values()) > TOLERANCE:
         raise UserError(f"the exported policy differs from the eager one: {report['max_error']}; not written")
-    exported.metadata = json.dumps(metadata(agent, config, units) | {"parity_and_latency": report})
+    exported.metadata = json.dumps(metadata(agent, config, units, checkpoint) | {"parity_and_latency": report})
     exported.reset(1)
     path = folder / "policy.ts"
     with replacing(path) as temporary:

@@ -79,7 +79,7 @@ def override_env(config: Any, env: str | None, overrides: list[str]) -> Any:
     if env is not None:
         if env not in ENVS:
             raise UserError(f"unknown env={env!r}; there are {', '.join(ENVS)}")
-        config = ENVS[env]() if not isinstance(config, ENVS[env]) else config
+        config = ENVS[env]() if type(config) is not ENVS[env] else config
     words = [word.removeprefix("env.") for word in overrides]
     try:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(config), OmegaConf.from_dotlist(words)))

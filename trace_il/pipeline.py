@@ -20,7 +20,7 @@ from .data.datamodule import EpisodeDataModule
 from .data.lerobot import read_info
 from .data.reader import DatasetReader
 from .env_config import env_label, env_options
-from .environment import camera_sizes, channel_names, check_channels, control_hz, make_env
+from .environment import camera_sizes, channel_names, check_channels, check_even, control_hz, make_env
 from .errors import UserError
 from .files import atomic_write, only_writer
 from .learn import BranchTemplates, ImitationModule
@@ -34,12 +34,15 @@ from .trainer import ClosedLoop, StopAtBranchAccuracy, fit_or_continue, make_tra
 from .validate import validate
 
 TRAINING = "training.json"  # in a run folder: what its training was, once it is over
+CLIPPED = 0.1  # share of a dataset's actions outside the environment's limits from which on they are refused
+SCORES = "scores.json"  # in a run folder: the scores of its evaluation, once that is over
 
 
 def wait_for_main_process(config: TrainConfig, folder: Path) -> Path:
     """In the other processes: wait until the run folder and the demonstrations are there."""
     root, _ = dataset_root(config)
     info = root / "meta/info.json"
+    print(f"waiting for the first process, which collects demonstrations in {root} if they are missing", flush=True)
     ready = [folder / "run.json", info, *([folder / PRETRAINED] if config.trainer.views is not None else [])]
     while not all(path.exists() for path in ready) or _missing(config, root):
         time.sleep(1)
@@ -113,14 +116,14 @@ def episodes_per_scene(root: Path, config: TrainConfig) -> int:
     return int(getattr(env.unwrapped, "cue_values", 1))
 
 
-def check_environment(config: TrainConfig, data: EpisodeDataModule) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def check_environment(config: TrainConfig, dataset: DatasetReader) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Compare dataset and environment; the action limits of the environment.
 
     Raises:
         UserError: they do not fit.
     """
     env = make_env(config.env.id, env_options(config.env))
-    dataset, sizes = data.dataset, camera_sizes(env)
+    sizes = camera_sizes(env)
     for camera, size in dataset.cameras.items():
         if sizes.get(camera) != size:
             raise UserError(
@@ -135,6 +138,13 @@ def check_environment(config: TrainConfig, data: EpisodeDataModule) -> tuple[tup
         )
     low, high = env.action_space.low, env.action_space.high  # type: ignore[attr-defined]
     env.close()
+    actions, slack = np.concatenate(dataset.actions), 0.01 * np.nan_to_num(high - low, posinf=0.0)
+    outside = ((actions < low - slack) | (actions > high + slack)).any(1).mean()
+    if outside > CLIPPED:
+        raise UserError(
+            f"{100 * outside:.0f} % of the actions in {dataset.root} lie outside the environment's limits, {low} to "
+            f"{high}; the policy would never take them. Are both in the same units?"
+        )
     return tuple(float(v) for v in low), tuple(float(v) for v in high)
 
 
@@ -142,22 +152,24 @@ def check_buildable(config: TrainConfig) -> None:
     """Build the agent once for the environment as it is, before any long work.
 
     Raises:
-        UserError: a value that the agent's parts refuse.
+        UserError: a value that the agent's parts refuse, or a dataset that is not there or is of something else.
     """
     make_env(config.env.id, env_options(config.env, collecting=True)).close()
     env = make_env(config.env.id, env_options(config.env))
     sizes, states, actions = camera_sizes(env), channel_names(env, "state"), channel_names(env, "action")
-    if config.data.root is not None and (Path(config.data.root) / "meta/info.json").exists():
+    hz = control_hz(env)
+    if config.data.root is not None:
         recorded = DatasetReader(Path(config.data.root))  # may have names of its own, and fewer cameras
         sizes, states, actions = recorded.cameras, recorded.state_names, recorded.action_names
+        hz = recorded.fps
     if not sizes:
         raise UserError(f"{config.data.root} has no cameras; a policy needs at least one")
-    odd = {camera: size for camera, size in sizes.items() if size[0] % 2 or size[1] % 2}
-    if odd:
-        raise UserError(f"videos need even image sizes, the environment's cameras have {odd}; change env.image_size")
+    check_even(sizes)
+    if config.data.root is not None:
+        check_environment(config, recorded)
     limits = (0.0,) * len(actions)
     spec = AgentSpec(
-        tuple(sizes), next(iter(sizes.values())), states, actions, limits, limits, control_hz(env),
+        tuple(sizes), next(iter(sizes.values())), states, actions, limits, limits, hz,
         config.agent.tick_every, config.agent.depth, relative_actions(config.agent.relative, states, actions),
     )  # fmt: skip
     env.close()
@@ -206,7 +218,7 @@ def fit(config: TrainConfig, folder: Path, root: Path, console: Console) -> dict
     unused = len(data.dataset) - len(data.train_numbers) - len(data.held_out_numbers)
     if config.data.root is not None and unused:
         console.print(f"{root}: {unused} of {len(data.dataset)} episodes are not used; data.episodes=... takes more")
-    limits = check_environment(config, data)
+    limits = check_environment(config, data.dataset)
     module = make_module(config, data, limits)
     if config.trainer.views is not None:
         load_trunk(folder / PRETRAINED, module.agent.encoder)
@@ -260,6 +272,19 @@ def evaluate_run(config: TrainConfig, folder: Path, console: Console) -> dict[st
     return scores
 
 
+def evaluated(config: TrainConfig, folder: Path, console: Console) -> dict[str, dict[str, Any]]:
+    """`evaluate_run`, kept in the run, so that what comes after it may fail and be repeated alone."""
+    path, how = folder / SCORES, {key: getattr(config.evaluation, key) for key in ("episodes", "seed", "cleared")}
+    if path.exists():
+        kept = json.loads(path.read_text())
+        if kept["how"] == how and kept["env"] == to_plain(config)["env"]:
+            return kept["scores"]
+    scores = evaluate_run(config, folder, console)
+    kept = {"how": how, "env": to_plain(config)["env"], "scores": scores}
+    atomic_write(path, json.dumps(kept, default=_plain).encode())
+    return scores
+
+
 def main_job(config: TrainConfig) -> Path:
     """All phases of a run; returns the path of its summary.json. A finished run is reported, not repeated."""
     validate(config)
@@ -268,7 +293,10 @@ def main_job(config: TrainConfig) -> Path:
     folder, summary = open_run(config)
     path = folder / "summary.json"
     if summary is not None:
-        console.print(f"{folder} is finished; overwrite=true makes it again, name=... makes another")
+        console.print(
+            f"{folder} is finished; evaluate.py and export.py do those parts again, name=... makes another run, "
+            "overwrite=true deletes this one and makes it again"
+        )
         console.print(score_table(summary["scores"], config.name))
         return path
     with phase(folder, "demonstrations"):
@@ -283,7 +311,7 @@ def main_job(config: TrainConfig) -> Path:
     if not is_main_process():
         return path
     with phase(folder, "evaluation"):
-        scores = evaluate_run(config, folder, console) if config.evaluation.episodes else {}
+        scores = evaluated(config, folder, console) if config.evaluation.episodes else {}
     summary = {
         **provenance([config.seed]),
         "name": config.name,

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import yaml
 
-from .config import RunConfig, from_plain, to_plain
+from .config import RANKS, RunConfig, from_plain, to_plain
 from .errors import UserError
 from .files import atomic_write, open_lock
 from .scores import commit
@@ -28,8 +28,7 @@ _held: dict[Path, IO[str]] = {}  # locks of this process, until it ends
 
 def is_main_process() -> bool:
     """Whether this is the first process of a run over several; the others only train."""
-    ranks = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK")
-    return all(int(os.environ.get(name, 0)) == 0 for name in ranks)
+    return all(int(os.environ.get(name, 0)) == 0 for name in RANKS)
 
 
 def open_run(
@@ -53,6 +52,10 @@ def open_run(
             raise UserError(
                 f"overwrite=true cannot delete {folder}: other processes of this run may read it; delete it yourself"
             )
+        if needed := _inside(folder, to_plain(config)):
+            raise UserError(
+                f"overwrite=true would delete {folder}, and {needed} with it; copy that elsewhere, or give another name"
+            )
         shutil.rmtree(folder)
     path, plain = folder / "config.yaml", to_plain(config)
     if path.exists():
@@ -67,7 +70,9 @@ def open_run(
         if (folder / "summary.json").exists():
             return folder, json.loads((folder / "summary.json").read_text())
     atomic_write(path, yaml.safe_dump(plain, sort_keys=False).encode())
-    about = {"id": uuid.uuid4().hex[:12], "commits": [], "seconds": {}} | read_about(folder)
+    about = {"commits": [], "seconds": {}} | read_about(folder)
+    if "id" not in about or not _has_work(folder):  # what failed before its first checkpoint is no part of this run
+        about["id"] = uuid.uuid4().hex[:12]
     if commit() not in about["commits"]:
         about["commits"].append(commit())
     _write_about(folder, about)
@@ -98,6 +103,16 @@ def phase(folder: Path, name: str) -> Iterator[None]:
             about = read_about(folder)
             about["seconds"][name] = round(about["seconds"].get(name, 0.0) + time.perf_counter() - begin, 1)
             _write_about(folder, about)
+
+
+def _inside(folder: Path, values: Any, name: str = "") -> str | None:
+    """The first "KEY=PATH" of a configuration whose file or folder lies in a run's folder."""
+    if isinstance(values, dict):
+        parts = (_inside(folder, value, f"{name}.{key}".removeprefix(".")) for key, value in values.items())
+        return next((part for part in parts if part), None)
+    if isinstance(values, str) and Path(values).exists() and folder.resolve() in Path(values).resolve().parents:
+        return f"{name}={values}"
+    return None
 
 
 def _hold(folder: Path) -> None:

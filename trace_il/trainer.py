@@ -109,7 +109,9 @@ class _AppendWriter(ExperimentWriter):
 def trim_metrics(path: Path, checkpoint: Path) -> None:
     """Drop rows that a killed run logged after its last checkpoint, which the continued run logs again, and rows that
     it did not write to their end."""
-    if not (path.exists() and checkpoint.exists()):
+    if not checkpoint.exists():  # it begins anew, perhaps with other settings
+        path.unlink(missing_ok=True)
+    if not path.exists():
         return
     step = read_checkpoint(checkpoint)["global_step"]
     with path.open(newline="") as file:

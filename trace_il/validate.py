@@ -38,6 +38,10 @@ def validate_run(config: RunConfig) -> None:
     _one_of("trainer.accelerator", trainer.accelerator, ("auto", "cpu", "gpu"))
     _one_of("trainer.precision", trainer.precision, PRECISIONS)
     _one_of("wandb", config.wandb, ("auto", "offline", "online", "off"))
+    if config.wandb == "online":
+        from .trainer import wandb_logged_in
+
+        require(wandb_logged_in(), "wandb=online needs an account: wandb login, or WANDB_API_KEY; or wandb=offline")
     require(0 <= config.seed < 2**32, f"seed={config.seed} must lie in [0, 2^32)")
     found = torch.cuda.device_count()
     if trainer.accelerator == "gpu":
@@ -94,6 +98,15 @@ def validate(config: TrainConfig) -> None:
         f"{config.encoder.content_dim} at least 1",
     )
     validate_collection(config)
+    shown = range(data.seed, data.seed + data.episodes) if data.root is None else range(0)
+    last = config.evaluation.seed + max(config.evaluation.episodes, 1) - 1
+    require(
+        config.evaluation.seed not in shown
+        and last not in shown
+        and data.seed not in range(config.evaluation.seed, last),
+        f"evaluation.seed={config.evaluation.seed} would judge scenes that demonstrations show (data.seed={data.seed}, "
+        f"data.episodes={data.episodes}); keep them apart",
+    )
     require(data.episodes >= 2, f"data.episodes={data.episodes} must be at least 2")
     require(0 < data.holdout < 1, f"data.holdout={data.holdout} must lie between 0 and 1")
     for name, shift in (("shift", trainer.shift), ("policy_shift", trainer.policy_shift)):

@@ -28,6 +28,7 @@ DOOR_HALF = 0.18  # half the width of a door and its room, m
 VIEW = 0.6  # half the side of the camera's field of view, m
 LAMP_X = 0.3  # m
 LAMP_GAP = 0.4  # m between the first and the second lamp
+LONGEST = 5000  # control steps of a delay
 LAMP_STEPS = 4  # frames for which a lamp is lit
 
 
@@ -67,8 +68,10 @@ class CorridorEnv(DelayedEvidenceBase):
         if branches not in (1, 2):
             raise ValueError(f"branches must be 1 or 2, got {branches}")
         shortest = 10 if branches == 1 else 15  # all lamps are out before the hall
-        if delay < shortest:
-            raise ValueError(f"delay must be at least {shortest} control steps, got {delay}")
+        if not shortest <= delay <= LONGEST:
+            raise ValueError(f"delay must be in {shortest}..{LONGEST} control steps, got {delay}")
+        if distractors < 0:
+            raise ValueError(f"distractors must not be negative, got {distractors}")
         if not 32 <= image_size <= 64:
             raise ValueError(f"image_size must be in 32..64, got {image_size}")
         if camera_period < 1:
@@ -156,9 +159,11 @@ class CorridorEnv(DelayedEvidenceBase):
             self.halls_reached = number + 1
         if self.position[0] > self.halls[number] + HALL + RADIUS:  # behind a door
             self.chosen.append(int(np.abs(self.doors - self.position[1]).argmin()))
-            if number == self.branches - 1:
-                self.branch_correct = int(self.chosen == self.answers)
-        done = self.branch_correct >= 0
+            if self.chosen != self.answers[: len(self.chosen)]:
+                self.branch_correct = 0  # also when it never comes to the next one
+            elif len(self.chosen) == self.branches:
+                self.branch_correct = 1
+        done = len(self.chosen) == self.branches
         info = self._info()
         return self._observation(), float(info["is_success"]), done, not done and self.steps >= self.horizon, info
 

@@ -121,5 +121,5 @@ class SortSoftEnv(SoftEnv):
             inside = np.abs(self.centre - self.BINS) < self.HALF - 0.02
             for number in np.flatnonzero(inside.all(1)):
                 self.over = True
-                self.success = bool(number == self.cue)
+                self.success = bool(number == self.cue) and self.branch_correct == 1
                 self.stage = 3 if self.success else 2

@@ -15,6 +15,7 @@ from .viewpoints import LOOKS
 
 BROKEN = (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)
 DECOYS_WITHIN, DECOY_STEPS = 100, 20  # control steps: latest coming after the cue, at delay 1, and staying
+SEGMENTED = 128  # px, side of the pictures in which it is counted how much of a thing is seen
 
 
 class DelayedEvidenceEnv(DelayedEvidenceBase):
@@ -75,6 +76,8 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
         if look not in LOOKS:
             raise ValueError(f"look must be one of {', '.join(LOOKS)}, got {look!r}")
         self.task = TASKS[task](cue_values) if isinstance(task, str) else task
+        if late and self.task.goes_astray:
+            raise ValueError(f"late={late} delays what {self.task.name} has not: its cue leaves view when it was found")
         self.task.look, self.goes_astray = look, self.task.goes_astray
         self.delay, self.late, self.factors = delay, late, factors
         self.image_size, self.camera_period, self.render_mode = image_size, camera_period, render_mode
@@ -180,9 +183,8 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
         self.renderers.clear()
 
     def share_in_view(self, data: mujoco.MjData, camera: str, geom: str) -> float:
-        """Share of a camera's picture that a geom fills, in a segmentation that is finer than a small picture."""
-        side = min(2 * self.image_size, 480)
-        renderer = self._renderer(side, side, segmenting=True)
+        """Share of a camera's picture that a geom fills, in a segmentation of one size, whatever the pictures have."""
+        renderer = self._renderer(SEGMENTED, SEGMENTED, segmenting=True)
         renderer.update_scene(data, camera)
         wanted = self.model.geom(geom).id, int(mujoco.mjtObj.mjOBJ_GEOM)
         return float((renderer.render() == wanted).all(-1).mean())

@@ -25,7 +25,7 @@ GRID = (
 MOVES = 2 * len(GRID)  # one step up or down each axis of the grid
 CLOSE = 0.004, 0.06  # m and rad: how exactly inverse kinematics must reach a viewpoint
 WALK, WALKS = 16, 96  # moves of a random walk, and walks that are merged at a time
-STRAY = 3  # most moves that a demonstration makes before it begins to look
+STRAY = 3  # most wrong moves that a demonstration makes before it looks
 SWEEP = [2, 5, 0, 6, 7, 1, 3, 4]  # moves in the order in which a sweep tries them: left, down, ahead, turns, back
 LARGE = 0.035  # share of the picture that the card must fill, for a viewpoint to show it
 
@@ -59,6 +59,14 @@ def lattice() -> tuple[np.ndarray, np.ndarray]:
         usable = there & np.isfinite(joints[nodes, 0]) & np.isfinite(joints[ends, 0])
         table[:, move] = np.where(usable, ends, nodes)
     return joints, table
+
+
+@cache
+def resting(raised: float) -> np.ndarray:
+    """Joints (6,) of the left arm where it waits, about, rad."""
+    home, down = np.array([0.30, 0.30, 0.62 + raised]), np.array([np.sqrt(0.5), 0.0, np.sqrt(0.5), 0.0])
+    mirrored = home * (1, -1, 1)
+    return HandIK().solve(np.array([home, mirrored]), (down, down), iterations=60)[0].copy()
 
 
 @dataclass
@@ -109,10 +117,16 @@ def walk(room: Outlook, start: int, rng: np.random.Generator) -> list[int]:
 
 
 def stray(room: Outlook, start: int, rng: np.random.Generator) -> list[int]:
-    """Viewpoints of one to `STRAY` random moves that do not see the card; none where the first does."""
-    moves = random_walk(room.table, start, int(rng.integers(1, STRAY + 1)), rng, room.seen)
-    been = path_nodes(room.table, start, moves).tolist()
-    return been[:-1] if room.seen[been[-1]] else been
+    """Viewpoints of at most `STRAY` moves, each of which leads farther from where the card is seen, and none of which
+    shows a piece of it."""
+    away, been = room.moves_left(), [start]
+    for _ in range(int(rng.integers(1, STRAY + 1))):
+        there = room.table[been[-1]]
+        farther = there[(away[there] > away[been[-1]]) & room.hidden[there]]
+        if not len(farther):
+            break
+        been.append(int(rng.choice(farther)))
+    return been
 
 
 def shortest(room: Outlook, table: np.ndarray, start: int) -> list[int]:

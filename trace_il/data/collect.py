@@ -11,7 +11,15 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from ..environment import MAX_STEPS, camera_sizes, channel_names, control_hz, demonstrations_version, make_env
+from ..environment import (
+    MAX_STEPS,
+    camera_sizes,
+    channel_names,
+    check_even,
+    control_hz,
+    demonstrations_version,
+    make_env,
+)
 from ..errors import UserError
 from ..files import atomic_write
 from ..parallel import parallel_map
@@ -64,55 +72,61 @@ def annotations(env: gymnasium.Env) -> tuple[str, ...]:
     return (*ANNOTATIONS, ASTRAY) if getattr(env.unwrapped, "goes_astray", False) else ANNOTATIONS
 
 
-def demonstrate(spec: CollectSpec, number: int) -> tuple[EncodedEpisode, int]:
-    """Episode `number` of the dataset and the number of failed attempts before it.
+def demonstrate(spec: CollectSpec, scene: int) -> tuple[list[EncodedEpisode], int]:
+    """Episodes of a scene, one with every cue value, and the number of failed attempts before.
 
     Demonstrations are counterbalanced: consecutive episodes show the same scene, start and disturbances with
     every cue value. Nothing but the evidence then tells which way an episode went, and a memory cannot
-    learn the demonstrations by heart from the fingerprint of their scenes and paths.
+    learn the demonstrations by heart from the fingerprint of their scenes and paths. Where the expert fails with one
+    cue, all of them are shown in another scene.
 
     Raises:
         UserError: the expert failed RETRIES times in a row.
     """
     env = _environment(spec)
+    cues = getattr(env.unwrapped, "cue_values", 1)
     for attempt in range(RETRIES):
-        cues = getattr(env.unwrapped, "cue_values", 1)
-        seed = spec.seed + number // cues + attempt * RETRY_STRIDE
-        observation, info = env.reset(seed=seed, options={"cue": number % cues})
-        expert = env.unwrapped.make_expert(spec.disturbance)
-        states: list[np.ndarray] = []
-        actions: list[np.ndarray] = []
-        frames: dict[str, list[np.ndarray]] = {camera: [] for camera in observation["pixels"]}
-        labels: dict[str, list[int]] = {name: [] for name in annotations(env)}
-        done = False
-        while not done:
-            if len(states) == MAX_STEPS:
-                raise UserError(
-                    f"an episode of {spec.env_id!r} did not end within {MAX_STEPS} steps; give it a time limit"
-                )
-            states.append(observation["agent_pos"])
-            for camera, image in observation["pixels"].items():
-                frames[camera].append(image)
-            for name in ANNOTATIONS:
-                labels[name].append(info.get(name, -1))
-            action = expert.action()
-            if ASTRAY in labels:
-                labels[ASTRAY].append(int(action.astray))
-            actions.append(action.label)
-            observation, _, terminated, truncated, info = env.step(action.executed)
-            done = terminated or truncated
-        if info.get("is_success", False):
-            pictures = {camera: np.stack(images) for camera, images in frames.items()}
-            episode = EncodedEpisode(
-                np.stack(states),
-                np.stack(actions),
-                {camera: encode_video(images, control_hz(env)) for camera, images in pictures.items()},
-                {camera: image_statistics(images) for camera, images in pictures.items()},
-                {name: np.array(values, dtype=np.int64) for name, values in labels.items()},
-                getattr(env.unwrapped, "task_description", spec.env_id),
-            )
-            return episode, attempt
+        seed = spec.seed + scene + attempt * RETRY_STRIDE
+        episodes: list[EncodedEpisode] = []
+        while len(episodes) < cues and (episode := _attempt(env, spec, seed, len(episodes))) is not None:
+            episodes.append(episode)
+        if len(episodes) == cues:
+            return episodes, attempt
     raise UserError(f"the expert of {spec.env_id!r} failed {RETRIES} times in a row, the last time at seed {seed}")
+
+
+def _attempt(env: gymnasium.Env, spec: CollectSpec, seed: int, cue: int) -> EncodedEpisode | None:
+    """One episode; None where the expert failed."""
+    observation, info = env.reset(seed=seed, options={"cue": cue})
+    expert = env.unwrapped.make_expert(spec.disturbance)  # type: ignore[attr-defined]
+    states: list[np.ndarray] = []
+    actions: list[np.ndarray] = []
+    frames: dict[str, list[np.ndarray]] = {camera: [] for camera in observation["pixels"]}
+    labels: dict[str, list[int]] = {name: [] for name in annotations(env)}
+    done = False
+    while not done:
+        if len(states) == MAX_STEPS:
+            raise UserError(f"an episode of {spec.env_id!r} did not end within {MAX_STEPS} steps; give it a time limit")
+        states.append(observation["agent_pos"])
+        for camera, image in observation["pixels"].items():
+            frames[camera].append(image)
+        action = expert.action()
+        for name in labels:
+            labels[name].append(int(action.astray) if name == ASTRAY else info.get(name, -1))
+        actions.append(action.label)
+        observation, _, terminated, truncated, info = env.step(action.executed)
+        done = terminated or truncated
+    if not info.get("is_success", False):
+        return None
+    pictures = {camera: np.stack(images) for camera, images in frames.items()}
+    return EncodedEpisode(
+        np.stack(states),
+        np.stack(actions),
+        {camera: encode_video(images, control_hz(env)) for camera, images in pictures.items()},
+        {camera: image_statistics(images) for camera, images in pictures.items()},
+        {name: np.array(values, dtype=np.int64) for name, values in labels.items()},
+        getattr(env.unwrapped, "task_description", spec.env_id),
+    )
 
 
 def collect(
@@ -152,12 +166,16 @@ def collect(
         annotations(env),
         spec.env_id,
     )
+    check_even(shape.cameras)
+    cues = getattr(env.unwrapped, "cue_values", 1)
     env.close()
     writer = DatasetWriter(root, shape)
-    for episode, failures in parallel_map(
-        partial(demonstrate, spec), range(writer.episodes, episodes), workers, ray_address
+    scenes = range(writer.episodes // cues, -(-episodes // cues))
+    for scene, (shown, failures) in zip(
+        scenes, parallel_map(partial(demonstrate, spec), scenes, workers, ray_address), strict=True
     ):
         failed += failures
         atomic_write(record, json.dumps({"collected_with": identity, "failed_attempts": failed}).encode())
-        writer.append(episode)
-        yield writer.episodes
+        for episode in shown[writer.episodes - scene * cues : episodes - scene * cues]:
+            writer.append(episode)
+            yield writer.episodes

@@ -1,5 +1,6 @@
 """LightningDataModule over whole episodes. The order of the data is a function of (seed, epoch) alone."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -76,9 +77,14 @@ class EpisodeDataModule(pl.LightningDataModule):
         self.episodes = EpisodeDataset(self.dataset, FrameCache(self.dataset, progress), tick_every, chunk, together)
         self.batch_size, self.steps_per_epoch = batch_size, steps_per_epoch
         self.seed, self.num_workers, self.together = seed, num_workers, together
+        digest = hashlib.sha256()
+        for states, actions in zip(self.dataset.states[:count], self.dataset.actions[:count], strict=True):
+            digest.update(states.tobytes() + actions.tobytes())
+        self.content = digest.hexdigest()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"episodes": len(self.train_numbers) + len(self.held_out_numbers)}
+        """How many episodes, and a digest of what was done in them."""
+        return {"episodes": len(self.train_numbers) + len(self.held_out_numbers), "content": self.content}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         before, now = state_dict["episodes"], self.state_dict()["episodes"]
@@ -86,6 +92,11 @@ class EpisodeDataModule(pl.LightningDataModule):
             raise UserError(
                 f"this run was begun with {before} episodes and {self.dataset.root} now has {now}; put it back "
                 "to go on, or begin again with overwrite=true or another name"
+            )
+        if state_dict.get("content", self.content) != self.content:
+            raise UserError(
+                f"{self.dataset.root} has other episodes than this run was begun with; put those back to go on, or "
+                "begin again with overwrite=true or another name"
             )
 
     def train_order(self, epoch: int, rank: int = 0, world: int = 1) -> list[list[tuple[int, int]]]:

@@ -44,7 +44,7 @@ class DatasetReader:
         for key, feature in features.items():
             if key.startswith(IMAGE_PREFIX) or key == ONE_IMAGE:
                 camera = "image" if key == ONE_IMAGE else key.removeprefix(IMAGE_PREFIX)
-                self.cameras[camera] = (feature["shape"][0], feature["shape"][1])
+                self.cameras[camera] = _image_size(feature)
         tables = [self._read(path) for path in sorted(self.root.glob("meta/episodes/*/*.parquet"))]
         if not tables:
             raise UserError(f"{root} has no meta/episodes/*/*.parquet; the dataset is incomplete, collect it again")
@@ -119,6 +119,14 @@ class DatasetReader:
         pictures = table[key].to_pylist()
         decoded = [matplotlib.image.imread(io.BytesIO(p["bytes"]), format="png")[..., :3] for p in pictures]
         return (np.stack(decoded) * 255).round().astype(np.uint8)
+
+
+def _image_size(feature: dict[str, Any]) -> tuple[int, int]:
+    """(height, width) of a camera; datasets list their axes as height, width, channels or channels first."""
+    shape, names = list(feature["shape"]), feature.get("names")
+    if isinstance(names, list) and {"height", "width"} <= set(names):
+        return shape[names.index("height")], shape[names.index("width")]
+    return (shape[1], shape[2]) if shape[0] == 3 and shape[2] != 3 else (shape[0], shape[1])
 
 
 def _names(feature: dict[str, Any], kind: str) -> tuple[str, ...]:

@@ -55,7 +55,8 @@ def place_cupboard(
         RuntimeError: there is no such place.
     """
     robot, (joints, _) = RobotIndex(model, task.mobile), viewpoints.lattice()
-    robot.place(data, base, np.stack([joints[np.isfinite(joints[:, 0])][0]] * 2), FINGER_OPEN)
+    waiting = viewpoints.resting(getattr(task, "left_raised", 0.0))
+    robot.place(data, base, np.stack([waiting, joints[np.isfinite(joints[:, 0])][0]]), FINGER_OPEN)
     body = model.body("cupboard")
     for _ in range(TRIES):
         spot, facing = place + factors.uniform(-0.03, 0.03, 2), factors.uniform(*FACING)
@@ -79,15 +80,17 @@ def looking(script: Script, layout: Layout) -> Script:
     script = replace(script, cue_step=1, look=along(layout["look"]), stay=STAY if looks else 0, back=BACK)
     if not looks or len(layout["stray"]) == 1:
         return script
-    strayed = along(np.concatenate([layout["stray"], layout["back"][1:]]))
-    return replace(script, astray=strayed, wrong=STEPS * (len(layout["stray"]) - 1))
+    wrong = len(layout["stray"]) - 1
+    strayed = along(np.concatenate([layout["stray"], layout["back"][1:]]), wrong)
+    return replace(script, astray=strayed, wrong=STEPS * wrong)
 
 
-def along(joints: np.ndarray) -> Track:
-    """The way of the right arm from viewpoint to viewpoint, at which it has these joints (n, 6)."""
+def along(joints: np.ndarray, stop: int = 0) -> Track:
+    """The way of the right arm from viewpoint to viewpoint, at which it has these joints (n, 6), with a stop at one of
+    them."""
     way = Track(joints[0])
     for number, there in enumerate(joints[1:], 1):
-        way.through(STEPS * number, *there, speed=0.5 if number < len(joints) - 1 else 0.0)
+        way.through(STEPS * number, *there, speed=0.0 if number in (stop, len(joints) - 1) else 0.5)
     return way
 
 
@@ -97,8 +100,9 @@ def card_in_view(task: Task, data: mujoco.MjData) -> float:
 
 
 def check_card(task: Task, data: mujoco.MjData, progress: Progress) -> None:
-    """Whether the card is or was in view, well or a piece of it, and whether it has left view for good."""
-    if progress.cue_over:
+    """Whether the card is or was in view, well or a piece of it, and whether it has left view. It may come back until
+    the work behind the look has begun."""
+    if progress.cue_over and progress.stage:
         return
     share = card_in_view(task, data)
     progress.cue_seen = progress.cue_seen or share >= READABLE
