@@ -180,6 +180,17 @@ def test_expert_succeeds_with_every_knob_turned(task):
     assert 3 < np.ptp(cues) <= longest  # the evidence leaves view at another time in every episode
 
 
+@pytest.mark.parametrize("task", list(TASKS))
+def test_nothing_is_inside_anything_at_the_start(task):
+    env = DelayedEvidenceEnv(task, camera_period=1000, cue_values=TASKS[task].max_cue_values)
+    for seed, cue in itertools.product(range(5), range(env.cue_values)):
+        env.reset(seed=seed, options={"cue": cue})
+        contact = env.data.contact
+        names = [[env.model.geom(g).name for g in pair] for pair in contact.geom[contact.dist < -0.002]]
+        assert not names, (seed, cue, names)
+    env.close()
+
+
 @pytest.mark.parametrize("task", ["medicine", "book"])
 def test_decoys_come_after_the_cue_and_go_before_the_branch(task):
     env, without = (make("DelayedEvidence-v0", {"task": task, "decoys": n, "camera_period": 5}) for n in (3, 0))

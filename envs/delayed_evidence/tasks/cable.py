@@ -17,10 +17,10 @@ from ..scene import Factors, add_box, add_open_box
 from .base import Layout, Progress, Task, held
 
 TABLE = 0.40  # height of the table top, m
-ANCHOR = np.array([0.66, 0.0])
+ANCHOR, ANCHOR_HEIGHT = np.array([0.66, 0.0]), 0.0135  # m; the cable is laid over the walls of the ports, and sinks
 PLACES = np.array([[0.44, 0.24], [0.44, -0.24], [0.56, 0.30], [0.56, -0.30]])  # of the plug, one a cue value
 DOCK = np.array([0.40, 0.0])
-PORTS = np.array([[0.54, 0.17], [0.54, -0.17], [0.36, 0.20], [0.36, -0.20]])
+PORTS = np.array([[0.54, 0.17], [0.54, -0.17], [0.33, 0.20], [0.33, -0.20]])
 LINKS, LINK = 14, 0.028  # number and length of the links, m
 RADIUS = 0.005  # of the cable, m
 PLUG_HALF = 0.03  # half the height of the plug, m
@@ -50,6 +50,7 @@ def arc_angles(target: np.ndarray) -> np.ndarray:
 
 class Cable(Task):
     name = "cable"
+    version = 2
     description = "dock the plug in the middle and later plug it into the port of the side that it came from"
     mobile = False
     horizon = 350
@@ -72,7 +73,7 @@ class Cable(Task):
             socket = world.add_body(name=name, pos=(*place, TABLE))
             add_open_box(socket, name, (SOCKET_HALF, SOCKET_HALF), WALL, DARK if name != "dock" else GRAY)
         ball, capsule = mujoco.mjtJoint.mjJNT_BALL, mujoco.mjtGeom.mjGEOM_CAPSULE
-        body = world.add_body(name="cable_0", pos=(*ANCHOR, TABLE + RADIUS))
+        body = world.add_body(name="cable_0", pos=(*ANCHOR, TABLE + ANCHOR_HEIGHT))
         for number in range(LINKS):
             if number:
                 body = body.add_body(name=f"cable_{number}", pos=(LINK, 0, 0))
@@ -81,6 +82,8 @@ class Cable(Task):
             body.add_geom(
                 type=capsule, size=(RADIUS, 0, 0), fromto=ends, mass=0.002, friction=(0.3, 0.01, 0.001), rgba=DARK
             )
+        for number in range(3):  # they come out of the outlet
+            spec.add_exclude(bodyname1="world", bodyname2=f"cable_{number}")
         plug = body.add_body(name="plug", pos=(LINK, 0, 0))
         plug.add_joint(name="plug", type=ball, damping=0.002, armature=2e-5)
         rough: dict[str, Any] = {"friction": (1.5, 0.02, 0.001), "condim": 4}
