@@ -48,7 +48,7 @@ def main() -> None:
     from rich.console import Console
     from rich.progress import track
 
-    from trace_il.env_config import env_of, env_options
+    from trace_il.env_config import RecordedConfig, env_of, env_options
     from trace_il.environment import make_env
     from trace_il.files import atomic_write
     from trace_il.pictures import save_video
@@ -67,6 +67,8 @@ def main() -> None:
         controller = load_controller(policy, options.cleared)
         about = policy_spec(controller)
         env = override_env(env_of(about["env_id"], about["env_options"]), options.env, env_words)
+    if isinstance(env, RecordedConfig):
+        raise UserError(f"{policy} was trained on a recorded dataset alone, which plays on whatever a policy does")
     out = Path(options.out) if options.out else folder
     # Scores under other conditions stand beside the usual ones.
     others = [f"env={options.env}"] if options.env else []

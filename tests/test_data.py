@@ -218,21 +218,27 @@ def test_cache_is_rebuilt_when_the_dataset_changes(tmp_path):
         return numbers
 
     reader = DatasetReader(root)
-    cache = FrameCache(reader, progress)
+    cache = FrameCache(reader, progress=progress)
     np.testing.assert_array_equal(cache.episode(1)[:, 0], reader.frames(1, "cam"))
-    FrameCache(reader, progress)
-    assert built == [3]  # the second one was read from disk
+    FrameCache(reader, progress=progress)
+    FrameCache(reader, 2, progress)
+    assert built == [3]  # the others were read from disk
+    shutil.rmtree(root / "cache")
+    np.testing.assert_array_equal(FrameCache(reader, 2, progress).episode(1), cache.episode(1))
+    np.testing.assert_array_equal(FrameCache(reader, 3, progress).episode(2), cache.episode(2))
+    assert built == [3, 2, 3]  # more than were there
+    built[1:] = []
     writer = DatasetWriter(root, DatasetSpec(10, {"cam": (32, 32)}, ("a", "b"), ("u", "v", "w"), ("cue",)))
     writer.append(make_episode(6, 9)[0])
-    cache = FrameCache(DatasetReader(root), progress)
+    cache = FrameCache(DatasetReader(root), progress=progress)
     assert built == [3, 4] and cache.episode(3).shape == (6, 1, 32, 32, 3)
     (root / "cache/frames.json").unlink()
     with ThreadPoolExecutor(2) as pool:  # runs that begin together build it once
-        for other in pool.map(lambda _: FrameCache(DatasetReader(root), progress), range(2)):
+        for other in pool.map(lambda _: FrameCache(DatasetReader(root), progress=progress), range(2)):
             np.testing.assert_array_equal(other.episode(3), cache.episode(3))
     assert built == [3, 4, 4]
     (root / "cache/frames.json").unlink()  # as after a kill between frames and record
-    FrameCache(DatasetReader(root), progress)
+    FrameCache(DatasetReader(root), progress=progress)
     assert built == [3, 4, 4, 4]
 
 

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -183,6 +184,7 @@ def test_nothing_is_deleted_that_other_processes_of_a_run_may_read(tmp_path, mon
     (tmp_path / "one/run.json").write_text("{}")
     monkeypatch.setenv("WORLD_SIZE", "2")
     words = [*SMALL, f"runs={tmp_path}", "name=one", "wandb=off", "overwrite=true"]
+    words += ["trainer.devices=2", "trainer.accelerator=cpu"]
     out = program("train.py", *words, cwd=tmp_path, check=False)
     assert out.returncode == 2 and "other processes of this run may read it" in out.stderr
     assert (tmp_path / "one/run.json").exists()
@@ -282,6 +284,30 @@ def test_any_environment_with_a_recorded_dataset(workplace, monkeypatch):
         check_environment(from_plain(yaml.safe_load(Path("runs/corridor-trace-0/config.yaml").read_text())), reader)
     more = ["trainer.learning_rate=1e-4", "evaluation.episodes=0", "evaluation.recording=false"]
     program("train.py", *arguments, *more, "evaluation.export=false", "name=faster", cwd=workplace)
+
+
+def test_a_recorded_dataset_is_enough_for_an_exported_policy(workplace):
+    """env=recorded: no environment, as of a robot that there is no simulator of."""
+    data = workplace / "robot"
+    shutil.copytree(next((workplace / "data").glob("corridor-*")), data)
+    (data / "meta/trace_il.json").unlink()
+    words = [a for a in SMALL if not a.startswith(("env", "evaluation"))]
+    words += ["env=recorded", f"data.root={data}", "policy.chunk=20", "wandb=off"]
+    out = program("train.py", *words, cwd=workplace)
+    assert "error of the actions of held-out demonstrations" in " ".join(out.stdout.split())
+    run = workplace / "runs/recorded-trace-0"
+    about, actions = json.loads((run / "policy.json").read_text()), np.concatenate(DatasetReader(data).actions)
+    np.testing.assert_allclose(about["action_low"], actions.min(0))
+    np.testing.assert_allclose(about["action_high"], actions.max(0))
+    assert about["control_hz"] == 10 and about["parity_and_latency"]["steps"] > 40
+    assert (run / "recording.rrd").stat().st_size > 0
+    for more, message in (
+        (["train.py", *words, "evaluation.episodes=3", "name=n"], "evaluation.episodes=3 needs an environment"),
+        (["train.py", "env=recorded"], "env=recorded needs data.root="),
+        (["evaluate.py", f"policy={run}/policy.ts"], "was trained on a recorded dataset alone"),
+    ):
+        refused = program(*more, cwd=workplace, check=False)
+        assert refused.returncode == 2 and message in refused.stderr
 
 
 def test_two_processes_train_together(workplace):

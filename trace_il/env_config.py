@@ -68,6 +68,14 @@ class GymConfig(EnvConfig):
     options: dict[str, Any] = field(default_factory=dict)  # for gymnasium.make: +env.options.KEY=VALUE
 
 
+@dataclass
+class RecordedConfig(EnvConfig):
+    """A recorded dataset and no environment: nothing is judged, the recording shows what the policy would have done."""
+
+    id: str = "trace_il.data.replay:Recorded-v0"
+    root: str | None = None  # is data.root
+
+
 ENVS = {
     "corridor": CorridorConfig,
     "delayed_evidence": DelayedEvidenceConfig,
@@ -75,6 +83,7 @@ ENVS = {
     "sort_soft": SortSoftConfig,
     "push_soft_arm": PushSoftArmConfig,
     "gym": GymConfig,
+    "recorded": RecordedConfig,
 }
 
 

@@ -346,6 +346,9 @@ def report(console: Console, config: TrainConfig, summary: dict[str, Any]) -> No
     if summary["scores"]:
         console.print(score_table(summary["scores"], config.name))
     training = summary["training"]
+    if not summary["scores"]:
+        error = training["held_out"]["action_error"]
+        console.print(f"not judged in an environment; error of the actions of held-out demonstrations: {error:.3f} std")
     if "samples_per_second" in training:
         console.print(
             f"{training['images_encoded_per_sample']:.1f} images encoded a training sample, "

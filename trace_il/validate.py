@@ -10,6 +10,7 @@ from envs.view_planning.env import BUDGET
 from sims.state import VERSION
 
 from .config import ACTConfig, CollectConfig, RunConfig, TrainConfig
+from .env_config import RecordedConfig
 from .errors import UserError
 from .parallel import connect
 from .sim_config import SimulatorRunConfig, SoftBodiesConfig
@@ -76,6 +77,14 @@ def validate(config: TrainConfig) -> None:
     )
     validate_run(config)
     trainer, data = config.trainer, config.data
+    if isinstance(config.env, RecordedConfig):
+        for name, count in (
+            ("evaluation.episodes", config.evaluation.episodes),
+            ("trainer.closed_loop_every", trainer.closed_loop_every),
+        ):
+            require(
+                count == 0, f"{name}={count} needs an environment; env=recorded only plays what was recorded, set 0"
+            )
     _one_of("trainer.teacher", trainer.teacher, ("attention", "none"))
     for name, value in (
         ("data.batch_size", data.batch_size),

@@ -15,51 +15,59 @@ from .reader import DatasetReader
 
 
 class FrameCache:
-    """All frames of a dataset, (F, C, H, W, 3) uint8 on disk, F counted over episodes in order.
+    """The frames of a dataset's first episodes, (F, C, H, W, 3) uint8 on disk, F counted over episodes in order.
 
     Lives in `<dataset>/cache`. It is keyed by a digest of the metadata and of the size and time of every
-    file, and rebuilt when that changes; a half-built cache is never used.
+    file, and rebuilt when that changes or more episodes are wanted; a half-built cache is never used.
 
     Args:
         dataset: the reader.
+        episodes: how many are wanted; 0: all.
         progress: wraps an iterable of episode numbers, e.g. with a progress bar, while the cache is built.
     """
 
     def __init__(
-        self, dataset: DatasetReader, progress: Callable[[range], Iterable[int]] = lambda numbers: numbers
+        self,
+        dataset: DatasetReader,
+        episodes: int = 0,
+        progress: Callable[[range], Iterable[int]] = lambda numbers: numbers,
     ) -> None:
         sizes = set(dataset.cameras.values())
         if len(sizes) != 1:
             raise UserError(f"{dataset.root} needs cameras of one image size, it has {dataset.cameras}")
         height, width = sizes.pop()
-        frames = int(dataset.lengths.sum())
-        shape = (frames, len(dataset.cameras), height, width, 3)
         folder = dataset.root / "cache"
         self.path, record = folder / "frames.u8", folder / "frames.json"
-        key = {"digest": _digest(dataset), "shape": list(shape), "cameras": list(dataset.cameras)}
+        key = {"digest": _digest(dataset), "size": [height, width], "cameras": list(dataset.cameras)}
+        wanted = episodes or len(dataset)
+
+        shape = (int(dataset.lengths[:wanted].sum()), len(dataset.cameras), height, width, 3)
 
         def built() -> bool:
-            return record.exists() and self.path.exists() and json.loads(record.read_text()) == key
+            if not (record.exists() and self.path.exists()):
+                return False
+            here = json.loads(record.read_text())
+            return here.pop("episodes", 0) >= wanted and here == key
 
         # Runs that begin at the same time wait for the one that builds it.
         with nullcontext() if built() else only_writer(folder, lambda: None):
             if not built():
                 folder.mkdir(exist_ok=True)
                 record.unlink(missing_ok=True)
-                self._build(dataset, shape, progress)
-                atomic_write(record, json.dumps(key).encode())
+                self._build(dataset, wanted, shape, progress)
+                atomic_write(record, json.dumps({**key, "episodes": wanted}).encode())
         self.starts = np.concatenate([[0], np.cumsum(dataset.lengths)])
         self.frames = np.memmap(self.path, np.uint8, "r", shape=shape)
 
     def _build(
-        self, dataset: DatasetReader, shape: tuple[int, ...], progress: Callable[[range], Iterable[int]]
+        self, dataset: DatasetReader, count: int, shape: tuple[int, ...], progress: Callable[[range], Iterable[int]]
     ) -> None:
         with replacing(self.path) as temporary:
             with temporary.open("wb") as file:
                 # A memory map of a file with holes would end the process, without a word, where the disk is full.
                 os.posix_fallocate(file.fileno(), 0, math.prod(shape))
             store, start = np.memmap(temporary, np.uint8, "r+", shape=shape), 0
-            for episode in progress(range(len(dataset))):
+            for episode in progress(range(count)):
                 for index, camera in enumerate(dataset.cameras):
                     store[start : start + dataset.lengths[episode], index] = dataset.frames(episode, camera)
                 start += int(dataset.lengths[episode])

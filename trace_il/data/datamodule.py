@@ -74,7 +74,9 @@ class EpisodeDataModule(pl.LightningDataModule):
         held_out = min(max(1, round(holdout * count)), count - 1)
         first = (count - held_out) // together * together or count - held_out  # whole scenes, if there are two of them
         self.train_numbers, self.held_out_numbers = list(range(first)), list(range(first, count))
-        self.episodes = EpisodeDataset(self.dataset, FrameCache(self.dataset, progress), tick_every, chunk, together)
+        self.episodes = EpisodeDataset(
+            self.dataset, FrameCache(self.dataset, count, progress), tick_every, chunk, together
+        )
         self.batch_size, self.steps_per_epoch = batch_size, steps_per_epoch
         self.seed, self.num_workers, self.together = seed, num_workers, together
         digest = hashlib.sha256()
