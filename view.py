@@ -91,8 +91,8 @@ def main() -> None:
         return
     save, port = _take(arguments, "--save"), _take(arguments, "--port")
     web = "--web" in arguments
-    if port is not None and not (port.isdigit() and int(port) < 65536):
-        raise UserError(f"--port {port} must be a number below 65536")
+    if port is not None and not (port.isdigit() and int(port) < 65535):
+        raise UserError(f"--port {port} must be a number below 65535")
     if save is not None and (save.startswith("--") or Path(save).is_dir()):
         raise UserError(f"--save {save} must be the name of a file")
     if save is not None and Path(save).suffix not in (".rrd", ".mp4"):

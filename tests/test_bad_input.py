@@ -11,6 +11,11 @@ import torch
 from conftest import ROOT, SMALL, program
 
 
+@pytest.fixture(scope="module", autouse=True)
+def broken(workplace: Path) -> None:
+    (workplace / "runs/small/broken.ts").write_text("")
+
+
 def damaged_checkpoint(workplace: Path, name: str, edit) -> str:
     run = workplace / "runs" / name
     (run / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -52,7 +57,7 @@ BAD = {
     "relative to nothing": (["train.py", "env=corridor", "agent.relative=[vx]"], "which the state does not have"),
     "impossible slots": (["train.py", "memory.slots=0"], "slots=0"),
     "odd images": (["train.py", "env.image_size=65"], "even image sizes"),
-    "no policy of ours": (["evaluate.py", "policy=runs/small/config.yaml"], "not"),
+    "no policy of ours": (["evaluate.py", "policy=runs/small/broken.ts"], "broken.ts is not an exported policy"),
     "viewed elsewhere": (["view.py", "run=runs/small", "env.dellay=2", "--save", "x.rrd"], "Key 'dellay' not in"),
     "no such file type": (["view.py", "run=runs/small", "--save", "x.avi"], "must end in .rrd"),
     "no video of a policy": (["view.py", "run=runs/small", "--save", "x.mp4"], "is no simulator"),

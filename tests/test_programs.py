@@ -359,9 +359,10 @@ def test_every_process_of_a_launcher_may_be_a_run_of_its_own(workplace):
     assert (workplace / "runs/third/summary.json").exists() and (workplace / "runs/third/metrics.csv").exists()
 
 
-def test_runs_of_a_sweep_have_names_of_their_own(workplace):
-    swept = program("train.py", "-m", "trainer.learning_rate=1e-3,1e-4", *SMALL, cwd=workplace, check=False)
-    assert swept.returncode == 2 and "name='NAME-${trainer.learning_rate}'" in swept.stderr and not swept.stdout
+def test_runs_of_a_sweep_have_names_of_their_own(tmp_path):
+    swept = program("train.py", "-m", "trainer.learning_rate=1e-3,1e-4", *SMALL, cwd=tmp_path, check=False)
+    assert swept.returncode == 2 and "name='NAME-${trainer.learning_rate}'" in swept.stderr
+    assert not list(tmp_path.iterdir())  # nothing was begun
 
 
 def test_scores_under_other_conditions_stand_beside_the_usual_ones(workplace):

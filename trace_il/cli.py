@@ -92,6 +92,8 @@ def run_program(task: Callable[[Any], Any], config_name: str) -> None:
             return None
 
     register()
+    if {"-m", "--multirun"} & set(sys.argv):  # Hydra makes a mere warning of what its callbacks raise
+        guarded(lambda: check_names(sys.argv[1:]))
     guarded(main, resumable=True)
     if failed:
         print(f"error: {len(failed)} of the runs failed: {'; '.join(failed)}", file=sys.stderr)
@@ -141,6 +143,17 @@ def _refuse_extra(node: Any, path: str) -> None:
 NAMING = {"env", "env.id", "env.task", "env.dim", "env.world", "memory", "policy", "sim", "view", "seed"}
 
 
+def check_names(arguments: list[str]) -> None:
+    """Raise a UserError where all runs of a sweep would have one name."""
+    words = [word for word in arguments if "=" in word and not word.startswith("-")]
+    overrides = OverridesParser.create().parse_overrides(words)
+    swept = [override.key_or_group for override in overrides if override.is_sweep_override()]
+    names = [word for word in words if word.startswith("name=")]
+    alike = swept if names else [key for key in swept if key not in NAMING]
+    if alike and "name" not in swept and not any("${" in name for name in names):
+        raise UserError(f"the runs of a sweep over {alike[0]} would share one name; add name='NAME-${{{alike[0]}}}'")
+
+
 def run_name(env: Any, policy: str, memory: str, seed: int) -> str:
     """Default name of a run: environment, task, policy if it is not ACT, memory, seed."""
     own = "" if policy == "act" else f"-{policy}"
@@ -168,18 +181,6 @@ class CompareRuns(Callback):
 
     def __init__(self) -> None:
         self.summaries: list[tuple[str, dict[str, Any]]] = []
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Refuse runs that would all have one name, before the first of them begins."""
-        words = [word for word in config.hydra.overrides.task if "=" in word]
-        keys = [override.key_or_group for override in OverridesParser.create().parse_overrides(words)]
-        swept = [o.key_or_group for o in OverridesParser.create().parse_overrides(words) if o.is_sweep_override()]
-        named = any(word.startswith("name=") and ("${" in word or "name" in swept) for word in words)
-        unnamed = swept if "name" in keys else [key for key in swept if key not in NAMING]
-        if unnamed and not named:
-            raise UserError(
-                f"the runs of a sweep over {unnamed[0]} would share one name; add name='NAME-${{{unnamed[0]}}}'"
-            )
 
     def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
         if isinstance(job_return._return_value, str) and Path(job_return._return_value).exists():

@@ -25,14 +25,18 @@ def _rerun_binary() -> str:
 def serve(path: Path, port: int = 0) -> tuple[str, "subprocess.Popen[bytes]"]:
     """Serve a recording to browsers of this machine; the address to open and the server process.
 
+    Args:
+        path: of the recording.
+        port: of the page; its data come from the next one. 0: any two that are free.
     Raises:
-        UserError: the server does not come up within 20 s, for example because the port is taken.
+        UserError: the server does not come up within 20 s, or a port is taken.
     """
-    port = port or _free_port()
-    with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", port)) == 0:
-            raise UserError(f"port {port} is taken; give another --port")
-    data_port = _free_port()
+    ports = (port, port + 1) if port else (_free_port(), _free_port())
+    for one in ports:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", one)) == 0:
+                raise UserError(f"port {one} is taken; give another --port, of which the next one is free too")
+    port, data_port = ports
     command = [
         _rerun_binary(),
         str(path),
@@ -70,7 +74,9 @@ def open_native(path: Path) -> None:
     """Open a recording in the native viewer.
 
     Raises:
-        UserError: there is no display.
+        UserError: there is no display, or the viewer fails.
     """
     need_display()
-    subprocess.run([_rerun_binary(), str(path)], check=True)
+    code = subprocess.run([_rerun_binary(), str(path)]).returncode
+    if code:
+        raise UserError(f"the native viewer ended with status {code}; use --web for a browser")
