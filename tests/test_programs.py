@@ -258,6 +258,9 @@ def test_an_environment_of_ones_own_collects_with_its_expert_and_says_when_there
     start = "trainer.init=runs/bare_module/checkpoints/last.ckpt"
     second = run("bare_module", f"data.root={recorded}", "agent.relative=[elbow]", "name=second", start)
     assert second.returncode == 0, second.stdout + second.stderr
+    shutil.rmtree(workplace / "runs/bare_module")  # what a run began with it needs no more
+    again = run("bare_module", f"data.root={recorded}", "agent.relative=[elbow]", "name=second", start)
+    assert again.returncode == 0 and "is finished" in again.stdout
 
 
 def test_any_environment_with_a_recorded_dataset(workplace, monkeypatch):

@@ -179,12 +179,17 @@ def check_buildable(config: TrainConfig) -> None:
         raise UserError(
             f"cannot build the agent: {error or type(error).__name__}; check policy, memory, encoder and agent"
         ) from error
-    if config.trainer.init is not None:
+    if config.trainer.init is not None and (config.overwrite or not begun(config)):
         warm_start(agent, Path(config.trainer.init))
     if config.trainer.views is not None:
         from .views.pretext import source
 
         source(config)
+
+
+def begun(config: TrainConfig) -> bool:
+    """Whether there is a checkpoint of the run; it then needs no others to go on."""
+    return (Path(config.runs) / config.name / "checkpoints/last.ckpt").exists()
 
 
 def make_module(
@@ -194,7 +199,7 @@ def make_module(
     torch.manual_seed(config.seed)
     agent: Agent = build_agent(config, agent_spec(config, data, *limits))
     fit_statistics(agent, data)
-    if config.trainer.init is not None:
+    if config.trainer.init is not None and not begun(config):
         warm_start(agent, Path(config.trainer.init))
     memory = agent.memory
     teacher = None
