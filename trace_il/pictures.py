@@ -20,6 +20,20 @@ def colormap(values: np.ndarray) -> np.ndarray:
     return (255 * matplotlib.colormaps["viridis"](np.clip(values, 0, 1))[..., :3]).astype(np.uint8)
 
 
+def outcome(result: Rollout) -> str:
+    """What came of a rollout, as far as its environment tells."""
+    data = result.recording
+    known = data.info[-1] if data is not None else {}
+    parts = [f"cue {result.cue}"] if result.cue >= 0 else []
+    if "branch_correct" in known:
+        parts.append({-1: "branch not reached", 0: "wrong branch", 1: "correct branch"}[result.branch_correct])
+    if "progress" in known or "is_success" in known:
+        parts.append(f"progress {100 * result.progress:.0f} %")
+    if "is_success" in known:
+        parts.append("success" if result.success else "no success")
+    return ", ".join([f"seed {result.seed}", *parts])
+
+
 def save_strip(path: Path, result: Rollout, spec: dict[str, Any], columns: int = 10) -> None:
     """Frames of all cameras over time above the routing, write and read maps, with phase bands.
 
@@ -34,7 +48,7 @@ def save_strip(path: Path, result: Rollout, spec: dict[str, Any], columns: int =
     assert data is not None
     images, every = np.stack(data.images), spec["tick_every"]
     length, cameras = images.shape[:2]
-    phase = np.array([i.get("phase", 0) for i in data.info])
+    phase = np.array([i.get("phase", -1) for i in data.info])
     shown = np.linspace(0, length - 1, columns).round().astype(int)
     cue = np.flatnonzero(phase == 1)
     if 0 < len(cue) < length / 2:  # the middle of the cue must be seen
@@ -63,6 +77,7 @@ def save_strip(path: Path, result: Rollout, spec: dict[str, Any], columns: int =
                 band.axvspan(run[0], run[-1] + 1, color=[c / 255 for c in color])
                 if len(run) > length / 20:
                     band.text(run[0] + len(run) / 2, 0.5, name, ha="center", va="center", fontsize=8, color="white")
+    band.set_visible(bool((phase >= 0).any()))
     band.set_xlim(0, length)
     band.set_xticks([])
     band.set_yticks([])
@@ -78,10 +93,7 @@ def save_strip(path: Path, result: Rollout, spec: dict[str, Any], columns: int =
         axis.tick_params(labelsize=7)
         figure.colorbar(picture, ax=axis, pad=0.005, aspect=8).ax.tick_params(labelsize=6)
     axes[-1].set_xlabel("control step", fontsize=8)
-    outcome = {-1: "branch not reached", 0: "wrong branch", 1: "correct branch"}[result.branch_correct]
-    figure.suptitle(
-        f"seed {result.seed}, cue {result.cue}: {outcome}, progress {100 * result.progress:.0f} %", fontsize=10
-    )
+    figure.suptitle(outcome(result), fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -15,7 +15,7 @@ from .environment import make_env
 from .errors import UserError
 from .files import replacing
 from .interventions import intervene
-from .pictures import PHASE_COLORS, PHASES, colormap, save_strip, save_video
+from .pictures import PHASE_COLORS, PHASES, colormap, outcome, save_strip, save_video
 from .rollout import Recording, Rollout, check_compatible, load_controller, policy_spec, rollout
 
 PALETTE = (
@@ -95,20 +95,14 @@ def log_rollout(rec: rr.RecordingStream, root: str, result: Rollout, spec: dict[
         plot(f"memory/{name}", at_ticks, np.stack(list(curves.values()), axis=1), list(curves), stepped=True)
     if data.remembered is not None:
         _remembered(rec, f"{root}/maps/remembered", data.remembered, at_ticks)
-    change = np.flatnonzero(np.diff([i.get("phase", 0) for i in info], prepend=-1))
-    lane = f"{root}/bands/phase"
-    rec.log(
-        lane, rr.StateConfiguration(values=list(PHASES), labels=list(PHASES), colors=list(PHASE_COLORS)), static=True
-    )
-    labels = [PHASES[info[i].get("phase", 0)] for i in change]
-    rec.send_columns(lane, _time(change, spec["control_hz"]), rr.StateChange.columns(state=labels))
+    if "phase" in info[0]:
+        change = np.flatnonzero(np.diff([i["phase"] for i in info], prepend=-1))
+        lane, names = f"{root}/bands/phase", list(PHASES)
+        rec.log(lane, rr.StateConfiguration(values=names, labels=names, colors=list(PHASE_COLORS)), static=True)
+        labels = [PHASES[info[i]["phase"]] for i in change]
+        rec.send_columns(lane, _time(change, spec["control_hz"]), rr.StateChange.columns(state=labels))
     _scene(rec, root, data.scene, at_steps)
-    outcome = {-1: "not reached", 0: "wrong", 1: "correct"}[result.branch_correct]
-    text = (
-        f"seed {result.seed}, cue {result.cue}: {result.steps} steps, progress {100 * result.progress:.0f} %, "
-        f"branch {outcome}, {'success' if result.success else 'no success'}"
-    )
-    rec.log(f"{root}/outcome", rr.TextDocument(text), static=True)
+    rec.log(f"{root}/outcome", rr.TextDocument(f"{outcome(result)}, {result.steps} steps"), static=True)
 
 
 def _map(
