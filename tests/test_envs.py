@@ -303,7 +303,7 @@ def test_one_image_becomes_one_camera():
         make_env("NoImage-v0", {})
 
 
-@pytest.mark.parametrize("name", [name for name in env_config.ENVS if name != "gym"])
+@pytest.mark.parametrize("name", [name for name in env_config.ENVS if name not in ("gym", "recorded")])
 def test_every_environment_is_made_by_its_configuration(name):
     own = env_config.ENVS[name]()
     env = make_env(own.id, env_config.env_options(own))
