@@ -302,7 +302,8 @@ def main_job(config: TrainConfig) -> Path:
             f"{folder} is finished; evaluate.py and export.py do those parts again, name=... makes another run, "
             "overwrite=true deletes this one and makes it again"
         )
-        console.print(score_table(summary["scores"], config.name))
+        if summary["scores"]:
+            console.print(score_table(summary["scores"], config.name))
         return path
     with phase(folder, "demonstrations"):
         root = collect_missing(config, console) if is_main_process() else wait_for_main_process(config, folder)
@@ -351,8 +352,8 @@ def report(console: Console, config: TrainConfig, summary: dict[str, Any]) -> No
     if summary["scores"]:
         console.print(score_table(summary["scores"], config.name))
     training = summary["training"]
-    if not summary["scores"]:
-        error = training["held_out"]["action_error"]
+    error = training["held_out"].get("action_error")
+    if not summary["scores"] and error is not None:
         console.print(f"not judged in an environment; error of the actions of held-out demonstrations: {error:.3f} std")
     if "samples_per_second" in training:
         console.print(

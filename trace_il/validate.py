@@ -107,12 +107,10 @@ def validate(config: TrainConfig) -> None:
         f"{config.encoder.content_dim} at least 1",
     )
     validate_collection(config)
-    shown = range(data.seed, data.seed + data.episodes) if data.root is None else range(0)
-    last = config.evaluation.seed + max(config.evaluation.episodes, 1) - 1
+    first = config.evaluation.seed
+    apart = data.seed + data.episodes <= first or first + config.evaluation.episodes <= data.seed
     require(
-        config.evaluation.seed not in shown
-        and last not in shown
-        and data.seed not in range(config.evaluation.seed, last),
+        data.root is not None or apart,
         f"evaluation.seed={config.evaluation.seed} would judge scenes that demonstrations show (data.seed={data.seed}, "
         f"data.episodes={data.episodes}); keep them apart",
     )

@@ -13,7 +13,7 @@ import mujoco
 import numpy as np
 
 from ..view_planning.lattice import breadth_first, descend, path_nodes, random_walk
-from .expert import HandIK
+from .expert import DOWN, HandIK
 from .robot import RobotIndex
 
 GRID = (
@@ -22,6 +22,7 @@ GRID = (
     np.array([0.55, 0.63]),  # z, m; above what stands on the table
     np.radians([0.0, 30.0, 60.0, 90.0, 120.0]),  # yaw; to the left of straight ahead
 )
+WAITING = np.array([0.30, 0.30, 0.62])  # of the left hand, m
 MOVES = 2 * len(GRID)  # one step up or down each axis of the grid
 CLOSE = 0.004, 0.06  # m and rad: how exactly inverse kinematics must reach a viewpoint
 WALK, WALKS = 16, 96  # moves of a random walk, and walks that are merged at a time
@@ -36,14 +37,13 @@ def lattice() -> tuple[np.ndarray, np.ndarray]:
     not exist leads to where it starts."""
     shape = tuple(map(len, GRID))
     joints = np.full((*shape, 6), np.nan)
-    home, down = np.array([0.30, 0.30, 0.62]), np.array([np.sqrt(0.5), 0.0, np.sqrt(0.5), 0.0])
     solver = HandIK()
     for index in np.ndindex(shape):
         if index[3] == 0:
             solver = HandIK()
         x, y, z, yaw = (axis[i] for axis, i in zip(GRID, index, strict=True))
         ahead = np.array([np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)])
-        solver.solve(np.array([home, (x, y, z)]), (down, ahead), iterations=60 if index[3] == 0 else 25)
+        solver.solve(np.array([WAITING, (x, y, z)]), (DOWN, ahead), iterations=60 if index[3] == 0 else 25)
         error = solver.tasks[1].compute_error(solver.configuration)
         if np.linalg.norm(error[:3]) < CLOSE[0] and np.linalg.norm(error[3:]) < CLOSE[1]:
             joints[index] = solver.configuration.q[solver.index.arm_qpos[1]]
@@ -64,9 +64,8 @@ def lattice() -> tuple[np.ndarray, np.ndarray]:
 @cache
 def resting(raised: float) -> np.ndarray:
     """Joints (6,) of the left arm where it waits, about, rad."""
-    home, down = np.array([0.30, 0.30, 0.62 + raised]), np.array([np.sqrt(0.5), 0.0, np.sqrt(0.5), 0.0])
-    mirrored = home * (1, -1, 1)
-    return HandIK().solve(np.array([home, mirrored]), (down, down), iterations=60)[0].copy()
+    home = WAITING + (0, 0, raised)
+    return HandIK().solve(np.array([home, home * (1, -1, 1)]), (DOWN, DOWN), iterations=60)[0].copy()
 
 
 @dataclass
