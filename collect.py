@@ -10,7 +10,7 @@ from trace_il.config import CollectConfig
 def main(config: CollectConfig) -> None:
     from rich.console import Console
 
-    from trace_il.pipeline import collect_missing
+    from trace_il.data.demonstrations import collect_missing
     from trace_il.validate import validate_collection
 
     validate_collection(config)

@@ -27,7 +27,7 @@ from trace_il.config import (
 from trace_il.data.reader import DatasetReader
 from trace_il.env_config import CorridorConfig, DelayedEvidenceConfig
 from trace_il.errors import UserError
-from trace_il.pipeline import check_environment
+from trace_il.preflight import check_environment
 from trace_il.run_folder import open_run, phase, read_about
 from trace_il.scores import commit
 

@@ -9,32 +9,29 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import Progress, track
+from rich.progress import track
 
-from .agent import Agent, AgentSpec
-from .build import agent_spec, build_agent, fit_statistics, relative_actions
+from .agent import Agent
+from .build import agent_spec, build_agent, fit_statistics
 from .checkpoint import PRETRAINED, describe, load_trunk, warm_start
-from .config import CollectConfig, TrainConfig, to_plain
-from .data.collect import CollectSpec, collect
+from .config import TrainConfig, to_plain
 from .data.datamodule import EpisodeDataModule
-from .data.lerobot import read_info
-from .data.reader import DatasetReader
-from .env_config import env_label, env_options
-from .environment import camera_sizes, channel_names, check_channels, check_even, control_hz, make_env
+from .data.demonstrations import collect_missing, dataset_root, episode_count, episodes_per_scene, missing
+from .env_config import env_options
 from .errors import UserError
-from .files import atomic_write, only_writer
+from .files import atomic_write
 from .learn import BranchTemplates, ImitationModule
 from .memory.recall import RecallHead
 from .memory.teacher import AttentionTeacher
 from .parallel import core_count
+from .preflight import begun, check_buildable, check_environment
 from .rollout import RolloutSpec, evaluate
-from .run_folder import first_difference, is_main_process, open_run, phase, read_about
+from .run_folder import is_main_process, open_run, phase, read_about
 from .scores import provenance, score, score_table
 from .trainer import ClosedLoop, StopAtBranchAccuracy, fit_or_continue, make_trainer
 from .validate import validate
 
 TRAINING = "training.json"  # in a run folder: what its training was, once it is over
-CLIPPED = 0.1  # share of a dataset's actions outside the environment's limits from which on they are refused
 SCORES = "scores.json"  # in a run folder: the scores of its evaluation, once that is over
 
 
@@ -44,152 +41,9 @@ def wait_for_main_process(config: TrainConfig, folder: Path) -> Path:
     info = root / "meta/info.json"
     print(f"waiting for the first process, which collects demonstrations in {root} if they are missing", flush=True)
     ready = [folder / "run.json", info, *([folder / PRETRAINED] if config.trainer.views is not None else [])]
-    while not all(path.exists() for path in ready) or _missing(config, root):
+    while not all(path.exists() for path in ready) or missing(config, root):
         time.sleep(1)
     return root
-
-
-def dataset_root(config: TrainConfig | CollectConfig) -> tuple[Path, CollectSpec]:
-    """Where the demonstrations of a configuration are, and what they consist of."""
-    options = env_options(config.env, collecting=True)
-    spec = CollectSpec(config.env.id, options, config.data.seed, config.data.disturbance)
-    if config.data.root is not None:
-        return Path(config.data.root), spec
-    return Path("data") / f"{env_label(config.env.id, options.get('task'))}-{spec.digest()}", spec
-
-
-def collect_missing(config: TrainConfig | CollectConfig, console: Console) -> Path:
-    """Collect the demonstrations that are not there yet, with a progress bar. A recorded dataset is used as it is.
-
-    Raises:
-        UserError: `data.root` holds demonstrations of something else.
-    """
-    root, spec = dataset_root(config)
-    _check_identity(config, root, spec)
-    if _missing(config, root):
-        note = f"another process collects demonstrations in {root}; waiting for it"
-        with only_writer(root, lambda: console.print(note)), Progress(console=console, transient=True) as bar:
-            if missing := _missing(config, root):  # nobody else has collected them meanwhile
-                wanted, parallel = config.data.episodes, config.parallel
-                job = bar.add_task(f"demonstrations -> {root}", total=wanted, completed=wanted - missing)
-                for present in collect(root, spec, wanted, parallel.workers, parallel.ray_address):
-                    bar.update(job, completed=present)
-                console.print(f"collected {missing} demonstrations in {root}")
-    return root
-
-
-def _missing(config: TrainConfig | CollectConfig, root: Path) -> int:
-    """How many demonstrations are to be collected; none into a dataset that somebody recorded."""
-    here = read_info(root)["total_episodes"] if (root / "meta/info.json").exists() else 0
-    own = here == 0 or (root / "meta/trace_il.json").exists()
-    return max(0, config.data.episodes - here) if own else 0
-
-
-def _check_identity(config: TrainConfig | CollectConfig, root: Path, spec: CollectSpec) -> None:
-    """Demonstrations that were collected before must be of this environment; for collect.py, of this seed too."""
-    record = root / "meta/trace_il.json"
-    if config.data.root is None or not record.exists():
-        return
-    found, asked = json.loads(record.read_text())["collected_with"], spec.identity
-    free = {"seed", "disturbance"} if isinstance(config, TrainConfig) else set()
-    for key in sorted((set(found) | set(asked)) - free):
-        if found.get(key) != asked.get(key):
-            difference = first_difference(key, found.get(key), asked.get(key))
-            raise UserError(
-                f"data.root={root} was collected with {difference}; set that, or choose another data.root "
-                "(evaluate.py judges a policy under other env.KEY=...)"
-            )
-
-
-def episode_count(config: TrainConfig, root: Path) -> int:
-    """How many episodes a run uses: `data.episodes`, but no more than a recorded dataset has."""
-    own = (root / "meta/trace_il.json").exists()
-    return config.data.episodes if own else min(config.data.episodes, read_info(root)["total_episodes"])
-
-
-def episodes_per_scene(root: Path, config: TrainConfig) -> int:
-    """How many consecutive episodes of a dataset show one scene: as many as there are cues, if collected here."""
-    if not (root / "meta/trace_il.json").exists():
-        return 1
-    env = make_env(config.env.id, env_options(config.env))
-    env.close()
-    return int(getattr(env.unwrapped, "cue_values", 1))
-
-
-def check_environment(config: TrainConfig, dataset: DatasetReader) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Compare dataset and environment; the action limits of the environment.
-
-    Raises:
-        UserError: they do not fit.
-    """
-    env = make_env(config.env.id, env_options(config.env))
-    sizes = camera_sizes(env)
-    for camera, size in dataset.cameras.items():
-        if sizes.get(camera) != size:
-            raise UserError(
-                f"the dataset's camera {camera!r} is {size}, the environment's {sizes.get(camera)}; make them equal"
-            )
-    for kind, names in (("state", dataset.state_names), ("action", dataset.action_names)):
-        check_channels(env, kind, names, "the dataset")
-    declared = env.metadata.get("render_fps")
-    if declared is not None and abs(declared - dataset.fps) > 0.01 * declared:
-        raise UserError(
-            f"the dataset was recorded at {dataset.fps:g} Hz, the environment runs at {declared:g}; make them equal"
-        )
-    low, high = env.action_space.low, env.action_space.high  # type: ignore[attr-defined]
-    env.close()
-    actions, slack = np.concatenate(dataset.actions), 0.01 * np.nan_to_num(high - low, posinf=0.0)
-    outside = ((actions < low - slack) | (actions > high + slack)).any(1).mean()
-    if outside > CLIPPED:
-        raise UserError(
-            f"{100 * outside:.0f} % of the actions in {dataset.root} lie outside the environment's limits, {low} to "
-            f"{high}; the policy would never take them. Are both in the same units?"
-        )
-    return tuple(float(v) for v in low), tuple(float(v) for v in high)
-
-
-def check_buildable(config: TrainConfig) -> None:
-    """Build the agent once for the environment as it is, before any long work.
-
-    Raises:
-        UserError: a value that the agent's parts refuse, or a dataset that is not there or is of something else.
-    """
-    make_env(config.env.id, env_options(config.env, collecting=True)).close()
-    env = make_env(config.env.id, env_options(config.env))
-    sizes, states, actions = camera_sizes(env), channel_names(env, "state"), channel_names(env, "action")
-    hz = control_hz(env)
-    if config.data.root is not None:
-        recorded = DatasetReader(Path(config.data.root))  # may have names of its own, and fewer cameras
-        sizes, states, actions = recorded.cameras, recorded.state_names, recorded.action_names
-        hz = recorded.fps
-    if not sizes:
-        raise UserError(f"{config.data.root} has no cameras; a policy needs at least one")
-    check_even(sizes)
-    if config.data.root is not None:
-        check_environment(config, recorded)
-    limits = (0.0,) * len(actions)
-    spec = AgentSpec(
-        tuple(sizes), next(iter(sizes.values())), states, actions, limits, limits, hz,
-        config.agent.tick_every, config.agent.depth, relative_actions(config.agent.relative, states, actions),
-    )  # fmt: skip
-    env.close()
-    try:
-        agent = build_agent(config, spec)
-    except (ValueError, AssertionError, RuntimeError, ZeroDivisionError) as error:
-        raise UserError(
-            f"cannot build the agent: {error or type(error).__name__}; check policy, memory, encoder and agent"
-        ) from error
-    if config.trainer.init is not None and (config.overwrite or not begun(config)):
-        warm_start(agent, Path(config.trainer.init))
-    if config.trainer.views is not None:
-        from .views.pretext import source
-
-        source(config)
-
-
-def begun(config: TrainConfig) -> bool:
-    """Whether there is a checkpoint of the run; it then needs no others to go on."""
-    return (Path(config.runs) / config.name / "checkpoints/last.ckpt").exists()
 
 
 def make_module(

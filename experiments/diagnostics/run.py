@@ -29,13 +29,13 @@ from trace_il.agent import Agent  # noqa: E402
 from trace_il.checkpoint import load_agent  # noqa: E402
 from trace_il.config import TrainConfig  # noqa: E402
 from trace_il.data.datamodule import EpisodeDataModule  # noqa: E402
+from trace_il.data.demonstrations import dataset_root, episode_count, episodes_per_scene  # noqa: E402
 from trace_il.diagnostics import PROBE, LinearProbe, cosine, pass_through, transforms  # noqa: E402
 from trace_il.env_config import env_options  # noqa: E402
 from trace_il.environment import make_env  # noqa: E402
 from trace_il.interventions import INTERVENTIONS, intervene  # noqa: E402
 from trace_il.learn import BranchTemplates, branch_ticks  # noqa: E402
 from trace_il.options import read_run  # noqa: E402
-from trace_il.pipeline import dataset_root, episode_count, episodes_per_scene  # noqa: E402
 from trace_il.scores import write_results  # noqa: E402
 
 EPISODES, DEVELOPMENT = 24, 3_500_000  # of longer episodes for stability; their first seed

@@ -38,8 +38,8 @@ from trace_il.options import read_run  # noqa: E402
 from trace_il.rollout import load_controller, policy_spec, rollout  # noqa: E402
 from trace_il.scores import write_results  # noqa: E402
 
-EPISODES, MOST = 50, 200  # of an evaluation; demonstrations
-EPOCHS = 54  # more than of a passive task, since episodes are longer
+EPISODES, MOST = 100, 200  # of an evaluation; demonstrations
+EPOCHS = 80  # more than of a passive task, since episodes are longer; held-out cues are all decided from the 41st on
 FIRST = EvaluationConfig().seed  # of an evaluation
 SWAPPED = 20  # scenes that are shown with either cue
 
