@@ -176,6 +176,16 @@ def test_bad_input_is_named():
         controller.step(images[:, 0], states[:, 0] * float("nan"))
 
 
+@pytest.mark.parametrize("as_controller", [Controller, script_controller])
+def test_no_robot_is_given_what_is_no_number(as_controller):
+    agent = make_agent()
+    for weights in agent.policy.parameters():
+        weights.data.fill_(float("nan"))
+    images, states = episode(1)
+    with pytest.raises((ValueError, torch.jit.Error), match="the policy's actions are not finite"):
+        as_controller(agent).step(images[:, 0], states[:, 0])
+
+
 def test_a_refused_observation_has_not_been_taken_in():
     one, two = Controller(make_agent()), Controller(make_agent())
     images, states = episode(1)

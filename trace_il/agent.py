@@ -334,6 +334,8 @@ class Controller(nn.Module):
             raise ValueError("act() needs an observation: call observe() or step() first")
         if not self.planned:
             self.chunk = self.agent.plan(self.features, self.readout, self.state_at_tick)
+            if not bool(torch.isfinite(self.chunk).all()):
+                raise ValueError("the policy's actions are not finite; train it again")
             self.planned = True
         return self.chunk[:, self.plan_age]
 

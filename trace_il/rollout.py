@@ -146,13 +146,15 @@ def rollout(controller: Any, env: Any, seed: int, record: bool = False, cue: int
             images = stack_cameras(observation, cameras)
         state = observation["agent_pos"].astype(np.float32)
         begin = time.perf_counter()
-        action = controller.step(torch.from_numpy(images)[None], torch.from_numpy(state)[None])[0].numpy()
+        try:
+            action = controller.step(torch.from_numpy(images)[None], torch.from_numpy(state)[None])[0].numpy()
+        except (ValueError, torch.jit.Error) as error:  # the latter of an exported file
+            reason = str(error).strip().splitlines()[-1]
+            raise UserError(f"the policy stopped at step {step} of seed {seed}: {reason}") from error
         policy_ms.append(1e3 * (time.perf_counter() - begin))
         phases.append(int(info.get("phase", -1)))
         if cue_step < 0 and info.get("cue_seen", phases[-1] == Phase.CUE):
             cue_step = step
-        if not np.isfinite(action).all():
-            raise UserError(f"the policy's action is not finite at step {step} of seed {seed}; train it again")
         if recording is not None:
             recording.info.append(dict(info))
             recording.images.append(images)

@@ -31,6 +31,7 @@ class Task:
     decoy_half: tuple[float, float, float]  # half sizes of things that look like the cue, m
     goes_astray = False  # whether its experts make wrong moves, not to be imitated, to show the way back
     look: str = "oracle"  # how the expert of an active task finds the cue, one of viewpoints.LOOKS
+    left_raised = 0.0  # m by which the left hand waits higher, where something stands below it
     decoy_colors: tuple[tuple[float, ...], ...] = CUE_COLORS
     # Which share of a camera's picture a geom fills, (data, camera, geom); the environment sets it.
     share_in_view: Callable[[mujoco.MjData, str, str], float]

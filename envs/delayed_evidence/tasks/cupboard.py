@@ -55,7 +55,7 @@ def place_cupboard(
         RuntimeError: there is no such place.
     """
     robot, (joints, _) = RobotIndex(model, task.mobile), viewpoints.lattice()
-    waiting = viewpoints.resting(getattr(task, "left_raised", 0.0))
+    waiting = viewpoints.resting(task.left_raised)
     robot.place(data, base, np.stack([waiting, joints[np.isfinite(joints[:, 0])][0]]), FINGER_OPEN)
     body = model.body("cupboard")
     for _ in range(TRIES):

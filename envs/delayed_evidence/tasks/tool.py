@@ -43,7 +43,6 @@ class Tool(Task):
     tables = ("stand", "bench")
     max_cue_values = len(TOOLS)
     decoy_half = tuple(OBJECT_HALF)
-    left_raised = 0.0  # m by which the left hand is higher on the way to the workbench
 
     def build(self, spec: mujoco.MjSpec) -> None:
         world = spec.worldbody
