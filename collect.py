@@ -1,6 +1,10 @@
-"""Collect expert demonstrations: python collect.py [env=...] [data.episodes=100] [data.root=...]
+"""Collect expert demonstrations as a LeRobotDataset v3.
 
-Writes a LeRobotDataset v3. Parallel over cores; can be interrupted, and the same command continues.
+python collect.py [env=...] [env.KEY=VALUE] [data.episodes=250] [data.root=FOLDER] [data.seed=...]
+    all keys: trace_il/config.py (CollectConfig) and trace_il/env_config.py, or with --cfg job
+
+Parallel over cores (parallel.workers=), or machines (parallel.ray_address=); can be interrupted, and the same command
+continues.
 """
 
 from trace_il.cli import run_program
@@ -19,4 +23,4 @@ def main(config: CollectConfig) -> None:
 
 
 if __name__ == "__main__":
-    run_program(main, "collect")
+    run_program(main, "collect", __doc__)

@@ -1,8 +1,16 @@
-"""Score a policy in closed loop: python evaluate.py run=runs/NAME [episodes=50] [env=...] [env.KEY=...] [videos=2]
+"""Score a policy in closed loop.
 
-`policy=policy.ts` scores an exported file instead. `cleared=true` clears the memory at each tick.
-Prints a table and writes evaluation.json (and videos) into `out`, by default beside the policy; the names tell what
-was changed.
+python evaluate.py run=runs/NAME                 the last checkpoint of a run
+python evaluate.py policy=runs/NAME/policy.ts    an exported file
+    checkpoint=best             the one with the least error on held-out demonstrations
+    episodes=50 seed=8000000    how many, and the seed of the first
+    cleared=true                the memory is cleared at each tick
+    env=NAME env.KEY=VALUE      in another environment, or in the same with other settings
+    videos=2                    of the first episodes
+    workers=2                   processes (0: one a core); ray_address=auto: on a Ray cluster
+    out=FOLDER                  for the results, by default beside the policy
+
+Prints a table and writes evaluation.json (and videos); the names tell what was changed.
 """
 
 import json
@@ -10,7 +18,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from trace_il.cli import guarded
+from trace_il.cli import asked_for_help, guarded
+from trace_il.config import EvaluationConfig
 from trace_il.errors import UserError
 from trace_il.options import override_env, parse, read_run
 from trace_il.parallel import connect
@@ -20,9 +29,10 @@ from trace_il.parallel import connect
 class EvaluateOptions:
     run: str | None = None  # run folder
     policy: str | None = None  # exported .ts file, instead of run
-    env: str | None = None  # another environment: corridor, delayed_evidence
+    checkpoint: str = "last"  # of the run: last, best
+    env: str | None = None  # another environment, one of trace_il.env_config.ENVS
     episodes: int = 50
-    seed: int = 8_000_000  # of the first episode
+    seed: int = EvaluationConfig.seed  # of the first episode
     cleared: bool = False  # clear the memory at each tick
     videos: int = 0
     workers: int = 0  # processes; 0: one a core
@@ -31,12 +41,16 @@ class EvaluateOptions:
 
 
 def main() -> None:
+    if asked_for_help(__doc__):
+        return
     env_words = [word for word in sys.argv[1:] if word.startswith("env.")]
-    options = parse(EvaluateOptions, [word for word in sys.argv[1:] if not word.startswith("env.")])
+    options = parse(EvaluateOptions, [word for word in sys.argv[1:] if not word.startswith("env.")], "env.KEY=, ")
     if (options.run is None) == (options.policy is None):
         raise UserError("give either run=runs/NAME or policy=FILE.ts")
     if options.policy is not None and not options.policy.endswith(".ts"):
         raise UserError(f"policy={options.policy} must be an exported .ts file; give run=runs/NAME for a checkpoint")
+    if options.policy is not None and options.checkpoint != "last":
+        raise UserError(f"checkpoint={options.checkpoint} is for run=runs/NAME; a policy is one checkpoint, exported")
     if options.episodes < 1:
         raise UserError(f"episodes={options.episodes} must be at least 1")
     if options.seed < 0:
@@ -57,7 +71,7 @@ def main() -> None:
 
     if options.run is not None:
         config, folder = read_run(options.run, options.env, env_words)
-        env, policy = config.env, str(folder / "checkpoints/last.ckpt")
+        env, policy = config.env, str(folder / f"checkpoints/{options.checkpoint}.ckpt")
         data = config.data
         if data.root is None and data.seed <= options.seed < data.seed + data.episodes:
             print(f"note: demonstrations of this run may show these scenes (data.seed={data.seed})")
@@ -73,7 +87,10 @@ def main() -> None:
     # Scores under other conditions stand beside the usual ones.
     others = [f"env={options.env}"] if options.env else []
     others += ["exported"] if options.policy else []
-    label = "_".join(["evaluation", *(["cleared"] if options.cleared else []), *others, *env_words])
+    others += ["cleared"] if options.cleared else []
+    usual = EvaluateOptions()
+    others += [f"{k}={getattr(options, k)}" for k in ("checkpoint", "seed") if getattr(options, k) != getattr(usual, k)]
+    label = "_".join(["evaluation", *others, *env_words])
     label = "".join(c if c.isalnum() or c in "._-" else "_" for c in label)
     probe = make_env(env.id, env_options(env))
     check_compatible(controller, probe, policy)

@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from trace_il.cli import guarded
+from trace_il.cli import asked_for_help, guarded
 from trace_il.errors import UserError
 from trace_il.options import parse, read_run, read_view_run, run_kind
 
@@ -24,6 +24,8 @@ class ExportOptions:
 
 
 def main() -> None:
+    if asked_for_help(__doc__):
+        return
     options = parse(ExportOptions, sys.argv[1:])
     if not options.run:
         raise UserError("give run=runs/NAME")

@@ -16,7 +16,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from trace_il.cli import guarded
+from trace_il.cli import asked_for_help, guarded
 from trace_il.errors import UserError
 from trace_il.options import parse, read_run, read_simulator_run, read_view_run, run_kind
 
@@ -86,8 +86,7 @@ def play(options: ViewOptions, web: bool, port: str | None) -> None:
 
 def main() -> None:
     arguments = sys.argv[1:]
-    if "--help" in arguments or "-h" in arguments or not arguments:
-        print(__doc__)
+    if asked_for_help(__doc__):
         return
     save, port = _take(arguments, "--save"), _take(arguments, "--port")
     web = "--web" in arguments
@@ -101,7 +100,7 @@ def main() -> None:
     runs = [word.removeprefix("run=") for word in arguments if word.startswith("run=")]
     env_words = [word for word in arguments if word.startswith("env.")]
     rest = [w for w in arguments if not w.startswith(("run=", "env.")) and w not in ("--web", "compare", "play")]
-    options = parse(ViewOptions, rest)
+    options = parse(ViewOptions, rest, "run=, env.KEY=, ")
     if options.seed < 0:
         raise UserError(f"seed={options.seed} must not be negative")
     if options.file is not None and (save is not None or runs):

@@ -66,10 +66,10 @@ def test_exported_policy_scores_like_the_checkpoint(workplace):
     program("evaluate.py", "policy=runs/small/policy.ts", *seeds, "out=by_export", cwd=workplace)
     rows = [
         json.loads((workplace / out).read_text())["rows"]
-        for out in ("by_checkpoint/evaluation.json", "by_export/evaluation_exported.json")
+        for out in ("by_checkpoint/evaluation_seed_77.json", "by_export/evaluation_exported_seed_77.json")
     ]
     assert rows[0] == rows[1]
-    assert (workplace / "by_checkpoint/videos/seed_77.mp4").stat().st_size > 0
+    assert (workplace / "by_checkpoint/videos_seed_77/seed_77.mp4").stat().st_size > 0
 
 
 ALONE = """
@@ -201,10 +201,11 @@ def test_every_policy_suits_an_environment_with_settings_of_its_own(env, tmp_pat
 
 
 def test_scores_under_other_conditions_stand_beside_the_usual_ones(workplace):
-    for words in ([], ["env.delay=30"], ["cleared=true"]):
+    for words in ([], ["env.delay=30"], ["cleared=true"], ["checkpoint=best"], ["seed=77"]):
         program("evaluate.py", "run=runs/small", "episodes=2", "workers=1", "out=scores", *words, cwd=workplace)
     names = {path.name for path in (workplace / "scores").glob("*.json")}
-    assert names == {"evaluation.json", "evaluation_env.delay_30.json", "evaluation_cleared.json"}
+    others = {"env.delay_30", "cleared", "checkpoint_best", "seed_77"}
+    assert names == {"evaluation.json", *(f"evaluation_{other}.json" for other in others)}
     assert json.loads((workplace / "scores/evaluation_env.delay_30.json").read_text())["env_options"]["delay"] == 30
 
 

@@ -26,6 +26,8 @@ from .config import RANKS, register
 from .env_config import env_label
 from .errors import UserError
 
+KEYS = "the keys there are: trace_il/config.py, env_config.py, sim_config.py, views/config.py; --cfg job prints them"
+
 
 def one_line(error: BaseException) -> str:
     """First line of an error and of what caused it."""
@@ -38,9 +40,17 @@ def one_line(error: BaseException) -> str:
         detail = str(cause).strip().splitlines()[0]
         if detail not in lines[0]:
             lines.append(detail)
-    if "not in" in lines[-1] and "Key" in lines[-1]:
-        lines.append("the keys there are: trace_il/config.py, env_config.py, sim_config.py, views/config.py")
+    if "not in" in lines[-1] and "Key" in lines[-1] and not isinstance(error, UserError):
+        lines.append(KEYS)
     return "; ".join(lines)
+
+
+def asked_for_help(about: str | None) -> bool:
+    """Print what a program is for, where the command line asks for that."""
+    asked = bool({"-h", "--help"} & set(sys.argv[1:]))
+    if asked:
+        print(about)
+    return asked
 
 
 def guarded(call: Callable[[], Any], resumable: bool = False, debug: bool = False) -> Any:
@@ -75,8 +85,11 @@ def guarded(call: Callable[[], Any], resumable: bool = False, debug: bool = Fals
         raise SystemExit(2) from None
 
 
-def run_program(task: Callable[[Any], Any], config_name: str) -> None:
-    """Compose `configs/<config_name>.yaml` with the command line and run `task` on the resulting dataclass."""
+def run_program(task: Callable[[Any], Any], config_name: str, about: str | None) -> None:
+    """Compose `configs/<config_name>.yaml` with the command line and run `task` on the resulting dataclass; or print
+    what the program is `about`."""
+    if asked_for_help(about):
+        return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing
     failed: list[str] = []  # runs of a sweep
     configs = Path(__file__).resolve().parent.parent / "configs"
@@ -130,10 +143,7 @@ def _refuse_extra(node: Any, path: str) -> None:
     if schema is not None and dataclasses.is_dataclass(schema):
         extra = set(node.keys()) - {f.name for f in dataclasses.fields(schema)}
         if extra:
-            raise UserError(
-                f"unknown key {path + str(sorted(map(str, extra))[0])!r}; "
-                "the keys there are: trace_il/config.py, env_config.py, sim_config.py, views/config.py"
-            )
+            raise UserError(f"unknown key {path + str(sorted(map(str, extra))[0])!r}; {KEYS}")
     for key in node:
         if not OmegaConf.is_missing(node, str(key)):
             _refuse_extra(node[key], f"{path}{key!s}.")

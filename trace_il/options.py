@@ -19,13 +19,15 @@ from .views.config import ViewRunConfig
 Options = TypeVar("Options")
 
 
-def parse(schema: type[Options], arguments: list[str]) -> Options:
+def parse(schema: type[Options], arguments: list[str], others: str = "") -> Options:
     """`key=value` words -> an instance of the dataclass `schema`.
 
+    Args:
+        others: options that the program reads itself, named where there is an error.
     Raises:
         UserError: a word without "=", an unknown key or a value of the wrong type.
     """
-    known = ", ".join(f"{f.name}=" for f in fields(schema))  # type: ignore[arg-type]
+    known = others + ", ".join(f"{f.name}=" for f in fields(schema))  # type: ignore[arg-type]
     for word in arguments:
         if "=" not in word:
             raise UserError(f"cannot read {word!r}; options are key=value: {known}")
@@ -84,4 +86,4 @@ def override_env(config: Any, env: str | None, overrides: list[str]) -> Any:
     try:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(config), OmegaConf.from_dotlist(words)))
     except OmegaConfBaseException as error:
-        raise UserError(f"env: {str(error).splitlines()[0]}") from error
+        raise UserError(f"env: {str(error).splitlines()[0]}; the keys there are: trace_il/env_config.py") from error
