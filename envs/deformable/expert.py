@@ -9,7 +9,7 @@ from ..base import ExpertAction
 AWAY = 0.035  # m between finger and body while it goes round
 BEHIND, STILL = 0.35, 0.56  # rad off the line of the push up to which the finger may begin, and may go on
 STEER = 0.4  # share of its way aside that the finger makes good in a step
-REVISION = 1  # of what demonstrations show, 0 to 9: raised whenever expert or pictures change
+REVISION = 2  # of what demonstrations show, 0 to 9: raised whenever expert or pictures change
 ASTRAY = 0.015  # how likely the finger is led astray from a step on, by `disturbance`
 
 
