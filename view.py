@@ -44,13 +44,13 @@ def _take(arguments: list[str], flag: str) -> str | None:
 
 def show_simulator(run: str, options: ViewOptions, comparison: bool, path: Path) -> None:
     """Record a simulator's rollout of the scene `options.seed` into `path`."""
-    from trace_il.sim_viewer import rollout_pair, save_video, write_recording
+    from trace_il.sim_viewer import compare_run, save_video, write_recording
 
     if comparison or options.cue is not None or options.cleared or options.intervention is not None:
         raise UserError(f"{run} is a simulator; only seed=... can be given with it")
     config, folder = read_simulator_run(run)
     write = save_video if path.suffix == ".mp4" else write_recording
-    write(path, *rollout_pair(config, folder, options.seed))
+    write(path, compare_run(config, folder, options.seed))
 
 
 def show_views(run: str, options: ViewOptions, comparison: bool, path: Path) -> None:

@@ -7,11 +7,9 @@
 
 import json
 import os
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -26,6 +24,7 @@ from .state import VERSION, Body, Pusher, Scene, State, Wall
 FRAME = 0.01  # s
 ENERGY_TOLERANCE = 0.1  # share of the kinetic energy at the start that a trajectory may gain
 SEEDS_EACH = 100  # scenes drawn for one trajectory before generation is given up
+FLOOR_SCENES = 4  # by which the equivariance floor is measured
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +85,7 @@ def simulate(scene: Scene, frames: int, seed: int = 0) -> Trajectory:
     """`frames` frames of the ground truth.
 
     Raises:
-        ValueError, SimulationError: as the simulator.
+        ValueError, SimulationError: as the simulator; or energy came from nowhere in a scene without pushers.
     """
     simulator = FlexSimulator()
     states = [simulator.reset(scene)]
@@ -170,6 +169,8 @@ def _write(path: Path, content: dict[str, Any]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as file:
         np.savez(file, **content)
+        file.flush()
+        os.fsync(file.fileno())  # else a crash of the machine could leave a name without content
     temporary.replace(path)
 
 
@@ -177,6 +178,11 @@ def _write_text(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_text(text)
     temporary.replace(path)
+
+
+def seeds_of(count: int, first_seed: int) -> range:
+    """Seeds from which the scenes of `count` trajectories, and of what is measured with them, may be drawn."""
+    return range(first_seed, first_seed + count * SEEDS_EACH + FLOOR_SCENES)
 
 
 def _generate(root: Path, settings: SceneSettings, frames: int, first_seed: int, number: int) -> int:
@@ -196,10 +202,13 @@ def _generate(root: Path, settings: SceneSettings, frames: int, first_seed: int,
 
 
 def generate(
-    root: Path, settings: SceneSettings, count: int, frames: int, first_seed: int, workers: int = 0
-) -> Iterator[int]:
+    root: Path, settings: SceneSettings, count: int, frames: int, first_seed: int,
+    spread: Callable[[Callable[[int], int], Iterable[int]], Iterable[int]] = map,
+) -> Iterator[int]:  # fmt: skip
     """Generate what is missing of `count` trajectories; yields how many there are after each.
 
+    Args:
+        spread: as `map`, over processes of this machine.
     Raises:
         ValueError: `root` holds trajectories of other settings.
         SimulationError: scenes of these settings always diverge.
@@ -218,14 +227,12 @@ def generate(
     done = count - len(missing)
     yield done
     work = partial(_generate, root, settings, frames, first_seed)
-    with ProcessPoolExecutor(workers or len(os.sched_getaffinity(0)), get_context("spawn")) as pool:
-        for _ in pool.map(work, missing):
-            done += 1
-            yield done
+    for _ in spread(work, missing):
+        done += 1
+        yield done
     if not (root / "complete.json").exists():
         rejected = sum(int(np.load(path)["rejected"]) for path in sorted(root.glob("[0-9]*.npz")))
-        seeds = range(first_seed + count * SEEDS_EACH, first_seed + count * SEEDS_EACH + 4)
-        floor = equivariance_floor(settings, frames, seeds)
+        floor = equivariance_floor(settings, frames, seeds_of(count, first_seed)[-FLOOR_SCENES:])
         about = {"trajectories": count, "rejected": rejected, "equivariance_floor_m": floor}
         _write_text(root / "complete.json", json.dumps(about, indent=2))
 

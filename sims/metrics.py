@@ -194,7 +194,7 @@ def equivariance_error(model: LearnedModel, trajectories: Sequence[Trajectory], 
     first = predict(model, starts, frames)
     second = predict(model, [transformed(t, *move) for t, move in zip(starts, moves, strict=True)], frames)
     return max(
-        float(np.abs(two.positions - (one.positions @ matrix.T + shift)).max())
+        float(np.linalg.norm(two.positions - (one.positions @ matrix.T + shift), axis=-1).max())
         for one, two, (matrix, shift) in zip(first, second, moves, strict=True)
     )
 

@@ -1,6 +1,7 @@
 """Properties of the simulators: what physics and symmetry ask of them, trained or not."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -223,13 +224,16 @@ def test_batches_of_different_scenes_equal_single_ones():
 def test_datasets_go_on_after_a_kill_and_are_never_half(tmp_path):
     root = tmp_path / "data"
     code = (
-        "from pathlib import Path; from sims.dataset import generate; from sims.scenes import SceneSettings\n"
-        f"if __name__ == '__main__':\n list(generate(Path({str(root)!r}), SceneSettings(2), 12, 20, 100, 2))"
+        "from functools import partial; from pathlib import Path; from trace_il.parallel import parallel_map\n"
+        "from sims.dataset import generate; from sims.scenes import SceneSettings\n"
+        "if __name__ == '__main__':\n spread = partial(parallel_map, workers=2)\n"
+        f" list(generate(Path({str(root)!r}), SceneSettings(2), 12, 20, 100, spread))"
     )
     script = tmp_path / "go.py"
     script.write_text(code)
     command = [sys.executable, str(script)]
-    process = subprocess.Popen(command, cwd=ROOT, env={"PYTHONPATH": str(ROOT), "PATH": ""})
+    place = {"PYTHONPATH": str(ROOT), "PATH": ""}
+    process = subprocess.Popen(command, cwd=ROOT, env=place, start_new_session=True)
     deadline = time.monotonic() + 120
     while len(list(root.glob("0*.npz"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -237,9 +241,14 @@ def test_datasets_go_on_after_a_kill_and_are_never_half(tmp_path):
     process.wait()
     with pytest.raises(ValueError, match="not complete"):
         load(root)
+    deadline = time.monotonic() + 60
+    with pytest.raises(ProcessLookupError):  # once none of its workers is left
+        while time.monotonic() < deadline:
+            os.killpg(process.pid, 0)
+            time.sleep(0.1)
     before = {path.name: path.stat().st_mtime_ns for path in root.glob("0*.npz")}
     assert 3 <= len(before) < 12
-    assert list(generate(root, SceneSettings(2), 12, 20, 100, 2))[-1] == 12
+    assert list(generate(root, SceneSettings(2), 12, 20, 100))[-1] == 12
     assert all((root / name).stat().st_mtime_ns == stamp for name, stamp in before.items())
     trajectories = load(root)
     assert len(trajectories) == 12 and all(trajectory.frames == 20 for trajectory in trajectories)
@@ -247,7 +256,7 @@ def test_datasets_go_on_after_a_kill_and_are_never_half(tmp_path):
     again = simulate(random_scene(SceneSettings(2), int(trajectories[5].seed)), 20)
     np.testing.assert_array_equal(again.positions, trajectories[5].positions)
     with pytest.raises(ValueError, match="count=12, asked for 13"):
-        next(generate(root, SceneSettings(2), 13, 20, 100, 2))
+        next(generate(root, SceneSettings(2), 13, 20, 100))
     damaged = root / "00003.npz"
     damaged.write_bytes(damaged.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"00003\.npz is missing or damaged"):

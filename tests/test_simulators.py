@@ -37,6 +37,11 @@ def network(name: str, dim: int = 2, dtype: torch.dtype = torch.float64):
     return Recipe(name, dim, SMALL.get(name, {})).build().to(dtype).eval()
 
 
+def worlds(name: str) -> tuple[str, ...]:
+    """Those that a model knows."""
+    return ("free",) if name == "first_order" else ("free", "box", "pusher")
+
+
 @pytest.fixture(scope="module")
 def scenes() -> dict[tuple[str, int], Trajectory]:
     """The moments before and in a collision, of every world."""
@@ -54,7 +59,7 @@ def scenes() -> dict[tuple[str, int], Trajectory]:
 @pytest.mark.parametrize("dim", [2, 3])
 @pytest.mark.parametrize("name", MODELS)
 def test_batches_equal_single_scenes(scenes, name, dim):
-    model, own = network(name, dim), [scenes[world, dim] for world in ("free", "box", "pusher")]
+    model, own = network(name, dim), [scenes[world, dim] for world in worlds(name)]
     together = predict(model, own, 6)
     for trajectory, result in zip(own, together, strict=True):
         alone = predict(model, [trajectory], 6)[0]
@@ -68,7 +73,7 @@ def test_batches_equal_single_scenes(scenes, name, dim):
 @pytest.mark.parametrize("dim", [2, 3])
 @pytest.mark.parametrize("name", MODELS)
 def test_who_is_equivariant(scenes, name, dim):
-    own = [scenes[world, dim] for world in ("free", "box", "pusher")]
+    own = [scenes[world, dim] for world in worlds(name)]
     error = equivariance_error(network(name, dim), own, 6)
     assert error < 1e-10 if name in EQUIVARIANT else error > 1e-6, error
 
@@ -270,6 +275,12 @@ def test_a_simulator_steps_as_it_was_judged(scenes, name):
     for _ in range(20):
         state = simulator.step(state, FRAME)
     np.testing.assert_allclose(state.positions, whole.positions[-1], atol=1e-9)
+
+
+def test_equations_of_first_order_refuse_what_they_do_not_know(scenes):
+    for world in ("box", "pusher"):
+        with pytest.raises(ValueError, match="know no gravity, drag or walls"):
+            predict(network("first_order"), [scenes[world, 2]], 1)
 
 
 def test_scenes_with_more_walls_than_a_model_has_room_for(scenes):

@@ -2,6 +2,8 @@
 
 import os
 import socket
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -27,6 +29,19 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)  # one process a core: more threads would fight for the same cores
+
+
+def _worker(parent: int) -> None:
+    """What a process of this machine begins with. It ends when its parent does: a parent that is killed cannot tell
+    its workers, which would wait for work for ever."""
+    _one_thread()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def connect(ray_address: str) -> None:
@@ -76,7 +91,7 @@ def parallel_map(
             yield from cluster.imap(function, jobs)
         return
     # "spawn": OpenGL contexts and thread pools do not survive a fork.
-    with ProcessPoolExecutor(workers, get_context("spawn"), _one_thread) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), _worker, (os.getpid(),)) as pool:
         try:
             yield from pool.map(function, jobs)
         except BrokenProcessPool as error:

@@ -13,6 +13,7 @@ from .config import FitConfig, RunConfig
 from .env_config import EnvConfig
 from .errors import UserError
 
+VALIDATION_SEED = 5_000_000  # of the first validation scene, beyond those of training
 BEFORE = 3  # version of the trajectories of runs that do not tell theirs
 
 

@@ -3,8 +3,8 @@
 import hashlib
 import json
 import time
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,12 @@ from .checkpoint import describe, read_checkpoint
 from .config import to_plain
 from .errors import UserError
 from .files import atomic_write
-from .parallel import KILLED, core_count
+from .parallel import core_count, parallel_map
 from .run_folder import is_main_process, open_run, phase, read_about
 from .scores import provenance, simulator_table
-from .sim_config import SimulatorRunConfig, from_plain, scene_settings
+from .sim_config import VALIDATION_SEED, SimulatorRunConfig, from_plain, scene_settings
 from .trainer import fit_or_continue, make_trainer
 from .validate import validate_simulator
-
-VALIDATION_SEED = 5_000_000  # of the first validation scene, beyond those of training
 
 
 def recipe(config: SimulatorRunConfig) -> Recipe:
@@ -57,20 +55,21 @@ def dataset(
     """Trajectories of the ground truth; what is missing is simulated, with a progress bar.
 
     Raises:
-        UserError: scenes that cannot be simulated.
+        UserError: scenes that cannot be simulated, a worker was killed, or a file is damaged.
     """
     root = dataset_root(settings, count, frames, seed)
     if not (root / "complete.json").exists():
         with Progress(console=console, transient=True) as bar:
             job = bar.add_task(f"trajectories -> {root}", total=count)
             try:
-                for present in generate(root, settings, count, frames, seed, workers):
+                for present in generate(root, settings, count, frames, seed, partial(parallel_map, workers=workers)):
                     bar.update(job, completed=present)
             except (ValueError, SimulationError) as error:
                 raise UserError(str(error)) from error
-            except BrokenProcessPool as error:
-                raise UserError(KILLED) from error
-    return load(root)
+    try:
+        return load(root)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def dataset_root(settings: SceneSettings, count: int, frames: int, seed: int) -> Path:

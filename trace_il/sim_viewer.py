@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,30 @@ PUSHER = (60, 60, 60)
 WALL = (130, 130, 130)
 
 
-def rollout_pair(config: SimulatorRunConfig, folder: Path, seed: int) -> tuple[LearnedModel, Trajectory, Prediction]:
-    """The model of a run, the ground truth of a scene of its environment, and the model's rollout of it.
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """A scene as it went, and as a model predicts it."""
+
+    truth: Trajectory
+    predicted: Prediction
+    pictured: np.ndarray  # (T + 1, P, dim): predicted, with surfaces pushed apart where bodies feel each other
+    contact: list[np.ndarray]  # ends (E, 2, dim) of the model's contact edges in each frame
+
+    @property
+    def errors(self) -> np.ndarray:
+        """RMS distance of what is predicted, as tables have it, in each frame, m."""
+        return np.sqrt(squared_errors(self.truth, self.predicted.positions))
+
+
+def compare(model: LearnedModel, truth: Trajectory) -> Comparison:
+    """A model's rollout of a scene."""
+    result = predict(model, [truth], truth.frames)[0]
+    pictured = pushed_apart(truth, result) if model.touching else result
+    return Comparison(truth, result, pictured.positions, _contact_lines(model, truth, result))
+
+
+def compare_run(config: SimulatorRunConfig, folder: Path, seed: int) -> Comparison:
+    """The ground truth of a scene of a run's environment, and the rollout of the run's model.
 
     Raises:
         UserError: no trained simulator there, or a scene that cannot be simulated.
@@ -38,17 +61,10 @@ def rollout_pair(config: SimulatorRunConfig, folder: Path, seed: int) -> tuple[L
         truth = simulate(random_scene(scene_settings(config.env), seed), config.data.frames, seed)
     except (ValueError, SimulationError) as error:
         raise UserError(str(error)) from error
-    return model, truth, shown(model, truth)
+    return compare(model, truth)
 
 
-def shown(model: LearnedModel, truth: Trajectory) -> Prediction:
-    """A model's rollout of a scene; with surfaces pushed apart, where bodies feel each other."""
-    result = predict(model, [truth], truth.frames)[0]
-    return pushed_apart(truth, result) if model.touching else result
-
-
-def contact_lines(model: LearnedModel, truth: Trajectory, result: Prediction) -> list[np.ndarray]:
-    """Ends (E, 2, dim) of the model's contact edges in each frame."""
+def _contact_lines(model: LearnedModel, truth: Trajectory, result: Prediction) -> list[np.ndarray]:
     statics = model.statics([truth])
     place, speeds = pusher_frames([truth], [0], truth.frames)
     out = []
@@ -64,28 +80,28 @@ def _flat(points: np.ndarray) -> np.ndarray:
     return np.concatenate([points, np.zeros((*points.shape[:-1], 3 - points.shape[-1]))], axis=-1)
 
 
-def _curves(truth: Trajectory, result: Prediction) -> dict[str, np.ndarray]:
-    frames = len(result.positions)
-    soft = ~truth.kinematic
+def _curves(own: Comparison) -> dict[str, np.ndarray]:
+    truth, soft = own.truth, ~own.truth.kinematic
     energies = {
-        name: 0.5 * np.einsum("p,tpd,tpd->t", truth.mass[soft], v[:frames, soft], v[:frames, soft])
-        for name, v in (("truth", truth.velocities.astype(float)), ("prediction", result.velocities))
+        name: 0.5 * np.einsum("p,tpd,tpd->t", truth.mass[soft], v[:, soft], v[:, soft])
+        for name, v in (("truth", truth.velocities.astype(float)), ("prediction", own.predicted.velocities))
     }
     return {
-        "error/rms_distance_m": np.sqrt(squared_errors(truth, result.positions)),
+        "error/rms_distance_m": own.errors,
         **{f"kinetic_energy/{name}_J": values for name, values in energies.items()},
-        "gap/truth_m": gaps(truth, truth.positions[:frames]),
-        "gap/prediction_m": gaps(truth, result.positions),
+        "gap/truth_m": gaps(truth, truth.positions),
+        "gap/prediction_m": gaps(truth, own.predicted.positions),
+        "gap/prediction_pushed_apart_m": gaps(truth, own.pictured),
     }
 
 
-def write_recording(path: Path, model: LearnedModel, truth: Trajectory, result: Prediction) -> None:
+def write_recording(path: Path, own: Comparison) -> None:
     """Write one .rrd: the truth beside the prediction, its variables, contact edges, and curves over time."""
     rr.set_strict_mode(True)
     rec = rr.RecordingStream("trace_il_simulator", recording_id=uuid.uuid4())
     rec.set_log_time_enabled(False)
     rec.set_log_tick_enabled(False)
-    curves = _curves(truth, result)
+    truth, curves = own.truth, _curves(own)
     plots = [rrb.TimeSeriesView(origin=f"/{name}", name=name) for name in ("error", "kinetic_energy", "gap")]
     middle = _flat((truth.positions.min((0, 1)) + truth.positions.max((0, 1))) / 2)
     away = (
@@ -96,7 +112,6 @@ def write_recording(path: Path, model: LearnedModel, truth: Trajectory, result: 
     )
     scenes = [rrb.Spatial3DView(origin=f"/{name}", name=name, eye_controls=eye) for name in ("truth", "prediction")]
     views = rrb.Vertical(rrb.Horizontal(*scenes), rrb.Horizontal(*plots), row_shares=[3, 1])
-    lines = contact_lines(model, truth, result)
     with replacing(path) as temporary, rec:
         rec.save(str(temporary))
         rec.send_blueprint(rrb.Blueprint(views, rrb.TimePanel(state="collapsed")), make_active=True, make_default=True)
@@ -108,19 +123,21 @@ def write_recording(path: Path, model: LearnedModel, truth: Trajectory, result: 
                     halves = [[0, 1, 2], [0, 2, 3]]
                     wall = rr.Mesh3D(vertex_positions=corners, triangle_indices=halves, albedo_factor=(*WALL, 60))
                     rec.log(f"{name}/wall_{number}", wall, static=True)
-        for frame in range(len(result.positions)):
+        for frame in range(len(own.pictured)):
             rec.set_time("frame", sequence=frame)
             rec.set_time("time", duration=FRAME * frame)
-            for name, positions in (("truth", truth.positions[frame]), ("prediction", result.positions[frame])):
+            for name, positions in (("truth", truth.positions[frame]), ("prediction", own.pictured[frame])):
                 for body, (faces, color) in enumerate(_parts(truth)):
                     mesh = rr.Mesh3D(vertex_positions=_flat(positions), triangle_indices=faces, albedo_factor=color)
                     rec.log(f"{name}/body_{body}", mesh)
                 if truth.kinematic.any():
                     pushers = rr.Points3D(_flat(positions[truth.kinematic]), colors=PUSHER, radii=0.003)
                     rec.log(f"{name}/pusher", pushers)
-            latent = result.latent[frame].reshape(-1, truth.dim)
+            latent = own.predicted.latent[frame].reshape(-1, truth.dim)
             rec.log("prediction/variables", rr.Points3D(_flat(latent), colors=(20, 20, 20), radii=0.002))
-            rec.log("prediction/contact", rr.LineStrips3D(_flat(lines[frame]), colors=(220, 40, 40), radii=0.0006))
+            rec.log(
+                "prediction/contact", rr.LineStrips3D(_flat(own.contact[frame]), colors=(220, 40, 40), radii=0.0006)
+            )
             for name, values in curves.items():
                 rec.log(name, rr.Scalars(float(values[frame])))
 
@@ -187,26 +204,26 @@ def _frame_axes(axis: Any, truth: Trajectory) -> None:
 Content = Callable[[int], tuple[np.ndarray, np.ndarray, np.ndarray]]  # of a frame: particles, variables, contact edges
 
 
-def _rows(model: LearnedModel, truth: Trajectory, result: Prediction) -> dict[str, Content]:
-    lines, empty = contact_lines(model, truth, result), np.zeros((0, 2, truth.dim))
+def _rows(own: Comparison) -> dict[str, Content]:
+    empty = np.zeros((0, 2, own.truth.dim))
     return {
-        "ground truth": lambda frame: (truth.positions[frame], empty[:, 0], empty),
-        "prediction": lambda frame: (result.positions[frame], result.latent[frame], lines[frame]),
+        "ground truth": lambda frame: (own.truth.positions[frame], empty[:, 0], empty),
+        "prediction": lambda frame: (own.pictured[frame], own.predicted.latent[frame], own.contact[frame]),
     }
 
 
-def save_strip(path: Path, model: LearnedModel, truth: Trajectory, result: Prediction, columns: int = 6) -> None:
+def save_strip(path: Path, own: Comparison, columns: int = 6) -> None:
     """A picture of some frames of truth and prediction, and of the error over time."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    truth, error = own.truth, 1e3 * own.errors
     space: dict[str, Any] = {} if truth.dim == 2 else {"projection": "3d"}
-    error = 1e3 * np.sqrt(squared_errors(truth, result.positions))
     figure = plt.figure(figsize=(2 * columns, 6), layout="constrained")
     grid = figure.add_gridspec(3, columns, height_ratios=[2, 2, 1])
-    for row, (name, content) in enumerate(_rows(model, truth, result).items()):
+    for row, (name, content) in enumerate(_rows(own).items()):
         for column, frame in enumerate(np.linspace(0, truth.frames, columns).round().astype(int)):
             axis = figure.add_subplot(grid[row, column], **space)
             _frame_axes(axis, truth)
@@ -222,15 +239,15 @@ def save_strip(path: Path, model: LearnedModel, truth: Trajectory, result: Predi
     plt.close(figure)
 
 
-def save_video(path: Path, model: LearnedModel, truth: Trajectory, result: Prediction) -> None:
+def save_video(path: Path, own: Comparison) -> None:
     """An MP4 of truth and prediction side by side, with the error so far."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    truth, error, rows = own.truth, 1e3 * own.errors, _rows(own)
     space: dict[str, Any] = {} if truth.dim == 2 else {"projection": "3d"}
-    error, rows = 1e3 * np.sqrt(squared_errors(truth, result.positions)), _rows(model, truth, result)
     frames = []
     figure = plt.figure(figsize=(8, 4.6), dpi=80)
     for frame in range(len(error)):
@@ -250,8 +267,8 @@ def save_video(path: Path, model: LearnedModel, truth: Trajectory, result: Predi
 
 def record_simulator(model: LearnedModel, truth: Trajectory, folder: Path) -> dict[str, str]:
     """Recording, video and strip of a scene, into the run folder."""
-    result = shown(model, truth)
+    own = compare(model, truth)
     paths = {"recording": "recording.rrd", "strip": "strip.png", "video": "rollout.mp4"}
     for name, save in (("recording", write_recording), ("strip", save_strip), ("video", save_video)):
-        save(folder / paths[name], model, truth, result)
+        save(folder / paths[name], own)
     return {name: str(folder / path) for name, path in paths.items()}

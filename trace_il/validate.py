@@ -1,5 +1,6 @@
 """Checks of a whole configuration, before any long work."""
 
+from itertools import combinations
 from pathlib import Path
 
 import torch
@@ -7,13 +8,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from envs.view_planning.env import BUDGET
+from sims.dataset import seeds_of
 from sims.state import VERSION
 
 from .config import ACTConfig, CollectConfig, RunConfig, TrainConfig
 from .env_config import RecordedConfig
 from .errors import UserError
 from .parallel import connect
-from .sim_config import SimulatorRunConfig, SoftBodiesConfig
+from .sim_config import VALIDATION_SEED, SimulatorRunConfig, SoftBodiesConfig
 from .views.config import ViewPlanningConfig, ViewRunConfig
 
 PRECISIONS = ("auto", "32-true", "16-mixed", "bf16-mixed")
@@ -175,6 +177,10 @@ def validate_simulator(config: SimulatorRunConfig) -> None:
     validate_run(config)
     trainer, data = config.trainer, config.data
     require(
+        config.parallel.ray_address is None,
+        f"parallel.ray_address={config.parallel.ray_address}: trajectories are made on this machine; leave it out",
+    )
+    require(
         trainer.precision == "32-true",
         f"trainer.precision={trainer.precision!r}: half precision is too coarse for contact; leave it at 32-true",
     )
@@ -202,6 +208,17 @@ def validate_simulator(config: SimulatorRunConfig) -> None:
         ("data.batch_size", data.batch_size), ("evaluation.scenes", config.evaluation.scenes),
     ):  # fmt: skip
         require(value >= 1, f"{name}={value} must be at least 1")
+    scenes = {
+        "training": seeds_of(data.trajectories, data.seed),
+        "validation": seeds_of(data.validation, VALIDATION_SEED + data.seed),
+        "evaluation": seeds_of(config.evaluation.scenes, config.evaluation.seed),
+    }
+    for (name, one), (other, two) in combinations(scenes.items(), 2):
+        require(
+            one.stop <= two.start or two.stop <= one.start,
+            f"{name} and {other} would draw the same scenes (seeds {one.start} to {one.stop - 1} and {two.start} to "
+            f"{two.stop - 1}); change data.seed or evaluation.seed",
+        )
     require(data.num_workers >= 0, f"data.num_workers={data.num_workers} must not be negative")
     require(trainer.noise >= 0, f"trainer.noise={trainer.noise} must not be negative")
     require(

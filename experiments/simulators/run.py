@@ -33,8 +33,8 @@ from sims.metrics import at_impact, equivariance_error  # noqa: E402
 from sims.scenes import UNSEEN, SceneSettings  # noqa: E402
 from trace_il.files import atomic_write  # noqa: E402
 from trace_il.scores import write_results  # noqa: E402
-from trace_il.sim_config import SimDataConfig  # noqa: E402
-from trace_il.sim_pipeline import VALIDATION_SEED, dataset, dataset_root, judge  # noqa: E402
+from trace_il.sim_config import VALIDATION_SEED, SimDataConfig  # noqa: E402
+from trace_il.sim_pipeline import dataset, dataset_root, judge  # noqa: E402
 
 FRAMES = 49
 EPOCHS, VALIDATION = 12, 12  # of a training; trajectories that are predicted after each epoch
@@ -173,7 +173,7 @@ def evaluate(case: Case, scenes: dict[str, list[Any]], jobs: int, console: Conso
     """Train the run of a case unless it is finished, and judge it unless that is done; a row for every test."""
     summary = train(case.name, case.overrides, jobs)
     done = case.folder / "judged.json"
-    judged_by = last_change("sims", "trace_il/sim_pipeline.py", "experiments/simulators")
+    judged_by = last_change("sims/*.py", "trace_il/sim_pipeline.py", "experiments/simulators/*.py")
     if done.exists() and (found := json.loads(done.read_text()))["judged_by"] == judged_by:
         return found["rows"]
     torch.set_num_threads(1)
@@ -196,9 +196,15 @@ def evaluate(case: Case, scenes: dict[str, list[Any]], jobs: int, console: Conso
 
 
 def last_change(*paths: str) -> str:
-    """The commit that last changed any of these paths."""
-    words = ["git", "log", "-1", "--format=%h", "--", *paths]
-    return subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+    """The commit that last changed any of these paths. Exits where they have changes that no commit holds."""
+
+    def git(*words: str) -> str:
+        said = subprocess.run(["git", *words, "--", *paths], cwd=ROOT, check=True, capture_output=True, text=True)
+        return said.stdout.strip()
+
+    if changed := git("status", "--porcelain"):
+        raise SystemExit(f"error: commit first, so that results can tell by which code they are judged: {changed}")
+    return git("log", "-1", "--format=%h")
 
 
 def curve(case: Case) -> list[Row]:
@@ -249,7 +255,7 @@ def main() -> None:
                 cases = [Case(arm, dim, 0, 4) for arm in trained]
 
             def write(rows: dict[Case, list[Row]], part: str = part, dim: int = dim) -> None:
-                seeds = [TUNING_SEED] if part == "tune" else options.seeds
+                seeds = sorted({case.seed for case in rows})
                 curves = [row for case in rows for row in curve(case)]
                 write_results(HERE / f"results/curves_{part}-{dim}d.json", seeds, curves, ("sim", "seed"))
                 judged = [row for own in rows.values() for row in own]

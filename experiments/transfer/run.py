@@ -9,6 +9,7 @@ transfer` makes the table and the plot from them.
 """
 
 import argparse
+import hashlib
 import json
 import sys
 from dataclasses import dataclass, replace
@@ -61,9 +62,10 @@ def cases(part: str, seeds: list[int]) -> list[Case]:
 
 
 def judged_in_the_learned(case: Case) -> dict[str, Row]:
-    """Scores of a trained policy in the learned simulator, on the same seeds; kept in its run."""
+    """Scores of a trained policy in the learned simulator, on the same seeds; kept in its run, for this simulator."""
     config, folder = read_run(str(ROOT / "runs" / case.name))
-    path = folder / "judged_in_learned.json"
+    digest = hashlib.sha256((ROOT / FILE).read_bytes()).hexdigest()[:8]
+    path = folder / f"judged_in_{digest}.json"
     if not path.exists():
         env = replace(config.env, judged_in="learned")  # type: ignore[call-arg]
         atomic_write(path, json.dumps(evaluate_run(replace(config, env=env), folder, Console())).encode())

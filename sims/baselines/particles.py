@@ -93,10 +93,11 @@ class ParticleModel(LearnedModel):
             count = len(own.body)
             rest[scene, :count], soft[scene, :count], present[scene, :count] = own.rest, ~own.kinematic, True
             body[scene, :count] = own.body
-            means = np.bincount(own.body, own.mass) / np.bincount(own.body)
-            mass[scene, :count][~own.kinematic] = (own.mass / means[own.body])[~own.kinematic]
+            free = np.flatnonzero(~own.kinematic)
+            means = np.bincount(own.body[free], own.mass[free]) / np.bincount(own.body[free])
+            mass[scene, free] = own.mass[free] / means[own.body[free]]
             surface[scene, np.unique(own.surface)] = True
-            young[scene, :count][~own.kinematic] = own.young[own.body[~own.kinematic]] / YOUNG
+            young[scene, free] = own.young[own.body[free]] / YOUNG
             wall[scene, : len(own.walls)], wall_present[scene, : len(own.walls)] = own.walls, True
             corners = [own.elements[:, [i, j]] for i in range(dim + 1) for j in range(dim + 1) if i != j]
             edges.append(np.unique(np.concatenate(corners), axis=0) + scene * most)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..dataset import FRAME
+from ..dataset import FRAME, Trajectory
 from ..eqcollide.dynamics import Dynamics, Prepared
 from ..eqcollide.encoder import Statics
 from ..eqcollide.model import EqCollide
@@ -58,6 +58,15 @@ class FirstOrder(EqCollide):
     """Velocities are what positions changed by in a frame; the model itself keeps those of the beginning."""
 
     dynamics_class, markov = FirstOrderDynamics, False
+
+    def check(self, trajectories: Sequence[Trajectory]) -> None:
+        super().check(trajectories)
+        for own in trajectories:
+            if own.gravity.any() or own.drag or len(own.walls):
+                raise ValueError(
+                    "equations of first order know no gravity, drag or walls, which change velocities for good; "
+                    "take env.world=free"
+                )
 
     def rollout(
         self, p: Tensor, v: Tensor, statics: Statics, pushers: tuple[Tensor, Tensor], frames: int, dt: float = FRAME,
