@@ -46,7 +46,6 @@ def test_interventions_begin_and_last_as_they_say():
     once, always = (_editor(12, given, for_ever) for for_ever in (False, True))
     assert [step for step, slots in ticks.items() if torch.equal(once(step, slots), given)] == [12]
     assert [step for step, slots in ticks.items() if torch.equal(always(step, slots), given)] == [12, 14, 16, 18]
-    assert torch.equal(_editor(-1, None, True)(4, ticks[4]), ticks[4])
 
 
 def test_slots_are_what_the_edit_returns(parts):

@@ -34,7 +34,7 @@ from trace_il.views.export import replay, write
 from trace_il.views.graph import Router, Trajectory, ViewGraph, load_trajectories, save_trajectories
 from trace_il.views.judge import oracle, random_moves, score
 from trace_il.views.learn import choice_loss, path_loss
-from trace_il.views.reinforce import advantages, informative
+from trace_il.views.reinforce import Reinforcement, RolloutData, advantages, assess, informative
 
 
 @pytest.fixture(scope="module")
@@ -294,6 +294,43 @@ def test_advantages_and_the_variance_filter():
     assert gained[0, 2] == 1 and 0 < gained[0, 0] < gained[0, 1] < 1 and (gained[1] == 0).all()
     assert advantages(np.array([1.0]), np.full((1, 2), 1.0), np.array([2]))[0, 1] == 0
     assert informative(np.array([1, 1, 0, 1, 0, 0.0]), 2).tolist() == [False, False, True, True, False, False]
+
+
+@pytest.mark.parametrize("group", [1, 2])
+def test_what_went_well_becomes_likelier_up_to_the_clip(places, group):
+    """Of two tries of a task the one that succeeded; the ratio is no longer pushed beyond the clip."""
+    agent = small().eval()
+    tasks = [task for task in episodes(places, 2, 0, Distances()) for _ in range(2)]
+    found = run(agent, places, tasks, sampled(torch.Generator().manual_seed(0)))
+    found = [own._replace(success=number % 2 == 0) for number, own in enumerate(found)]
+    data = RolloutData(agent, places, 2, 2, Distances(), len(found), 0, None)
+    data.group = group
+    module = Reinforcement(agent, 1e-2, group)
+    module.log = lambda *words, **more: None
+    batch = next(data._batches(found, np.random.default_rng(0)))
+    last = batch.paths.label.sum((1, 2)).long() - 1
+    good = batch.outcome.gather(1, last[:, None])[:, 0] > 0.5  # of the last action it is the reward
+    assert good.sum() == len(found) // 2
+    if group > 1:
+        tries = batch.advantage[batch.paths.label.sum(-1) > 0]
+        assert set(tries.sign().tolist()) == {-1, 1} and tries.abs().min() > 0.99
+    flat = batch._replace(advantage=torch.where(good[:, None], 1.0, -1.0) * batch.paths.label.sum(-1))
+    before = assess(agent, batch.paths)[0].sum(1)
+    optimizer = module.configure_optimizers()
+    for _ in range(5):
+        optimizer.zero_grad()
+        module.training_step(flat, 0).backward()
+        optimizer.step()
+    risen = assess(agent, batch.paths)[0].sum(1) - before
+    assert risen[good].mean() > 0 > risen[~good].mean()
+    if group > 1:  # what is beyond the clip, where its advantage wants it, has only entropy left to learn from
+        done = flat._replace(log_probability=assess(agent, batch.paths)[0] - flat.advantage)
+        slopes = []
+        for own in (done, done._replace(advantage=0 * done.advantage)):
+            module.zero_grad()
+            module.training_step(own, 0).backward()
+            slopes.append(torch.cat([p.grad.flatten() for p in agent.parameters() if p.grad is not None]))
+        torch.testing.assert_close(*slopes, atol=1e-6, rtol=1e-3)
 
 
 def test_export_for_language_models(tmp_path, places, graphs, explored):

@@ -42,7 +42,8 @@ def intervene(
 ) -> dict[str, Rollout]:
     """The untouched rollout of a seed and one for each intervention, by name.
 
-    Until its intervention each is the untouched one, bit by bit; to the end, if the policy never gets there.
+    Until its intervention each is the untouched one, bit by bit; where the policy never gets there it is that very
+    rollout.
 
     Args:
         agent: a trained agent.
@@ -70,6 +71,9 @@ def intervene(
         elif kind == "swap":  # half of the values away: with two branches that is another answer at the first
             other = (untouched.cue + values // 2) % values
             given = _watched(agent, env, seed, other, False)[1].get(tick)
+        if given is None:
+            out[kind] = untouched
+            continue
         edit = _editor(tick, given, for_ever=kind == "freeze")
         out[kind] = rollout(EditedController(agent, edit), env, seed, record=record, cue=untouched.cue)
     return out
@@ -101,10 +105,8 @@ def _first_tick(phases: list[int], ticks: dict[int, Tensor], kind: str) -> int:
     return min((tick for tick in ticks if tick >= wanted[0]), default=-1)
 
 
-def _editor(tick: int, given: Tensor | None, for_ever: bool) -> Callable[[int, Tensor], Tensor]:
+def _editor(tick: int, given: Tensor, for_ever: bool) -> Callable[[int, Tensor], Tensor]:
     def edit(step: int, slots: Tensor) -> Tensor:
-        if given is not None and (step == tick or (for_ever and 0 <= tick < step)):
-            return given
-        return slots
+        return given if step == tick or (for_ever and step > tick) else slots
 
     return edit

@@ -24,7 +24,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from .agent import Controller
 from .checkpoint import AtomicCheckpointIO, read_checkpoint
-from .config import RunConfig, to_plain
+from .config import FitConfig, RunConfig, to_plain
 from .environment import make_env
 from .files import atomic_write
 from .learn import ImitationModule
@@ -193,6 +193,11 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
+def on_gpu(trainer: FitConfig) -> bool:
+    """Whether a run computes on a GPU."""
+    return trainer.accelerator == "gpu" or (trainer.accelerator == "auto" and torch.cuda.is_available())
+
+
 def make_trainer(
     config: RunConfig, folder: Path, run_id: str, about: dict[str, Any], monitor: str, callbacks: list[pl.Callback]
 ) -> pl.Trainer:
@@ -206,7 +211,7 @@ def make_trainer(
     quiet()
     trim_metrics(folder / "metrics.csv", folder / "checkpoints/last.ckpt")
     trainer = config.trainer
-    gpu = trainer.accelerator == "gpu" or (trainer.accelerator == "auto" and torch.cuda.is_available())
+    gpu = on_gpu(trainer)
     precision: Any = trainer.precision
     if precision == "auto":
         precision = "bf16-mixed" if gpu else "32-true"

@@ -200,7 +200,8 @@ def probe(trained: Trained, _options: argparse.Namespace) -> list[Row]:
 
 
 def interventions(trained: Trained, options: argparse.Namespace) -> list[Row]:
-    """How often the own and how often a wrong branch is taken, untouched and after each intervention."""
+    """How often the own and how often a wrong branch is taken, untouched and after each intervention, of the episodes
+    in which it could be made."""
     env = make_env(trained.config.env.id, env_options(trained.config.env))
     if hasattr(env.unwrapped, "camera_period"):
         env.unwrapped.camera_period = trained.agent.tick_every
@@ -209,8 +210,9 @@ def interventions(trained: Trained, options: argparse.Namespace) -> list[Row]:
     env.close()
     rows: list[Row] = []
     for kind in ("untouched", *INTERVENTIONS):
-        decided = np.array([result[kind].branch_correct for result in results])
-        own, wrong = float((decided == 1).mean()), float((decided == 0).mean())
+        made = [own for own in results if kind == "untouched" or own[kind] is not own["untouched"]]
+        decided = np.array([own[kind].branch_correct for own in made])
+        own, wrong = (float((decided == branch).sum() / max(len(made), 1)) for branch in (1, 0))
         rows.append({"intervention": kind, "episodes": len(decided), "own_branch": own, "wrong_branch": wrong})
     return rows
 

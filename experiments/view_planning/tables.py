@@ -101,7 +101,7 @@ def views_table(about: Row) -> str:
 
 # What exploring found in training rooms: key, header, factor.
 FOUND = (
-    ("explored_success", "success of its episodes %", 100),
+    ("explored_success", "success of its episodes % (random moves never say STOP)", 100),
     ("graph_nodes", "nodes of a room", 1),
     ("coverage", "of those within 20 moves %", 100),
     ("graph_edges_per_node", "edges a node", 1),
@@ -113,7 +113,7 @@ FOUND = (
 def found_table(rows: list[Row]) -> str:
     """A line an arm and iteration, mean over seeds; empty where no results have it."""
     lines = []
-    for name in dict.fromkeys(named(row) for row in rows if "explored_success" in row):
+    for name in dict.fromkeys(named(row) for row in rows if row["stage"].startswith("iteration")):
         own = [row for row in rows if named(row) == name]
         cells = [[factor * row[key] for row in own if key in row] for key, _, factor in FOUND]
         lines.append([name, *(f"{np.mean(values):.1f}" if values else "" for values in cells)])

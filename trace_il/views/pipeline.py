@@ -36,7 +36,7 @@ from ..files import atomic_write
 from ..parallel import core_count
 from ..run_folder import open_run, phase, read_about
 from ..scores import provenance, view_table
-from ..trainer import fit_or_continue, make_trainer
+from ..trainer import fit_or_continue, make_trainer, on_gpu
 from ..validate import validate_views
 from .config import ViewRunConfig, env_arguments, from_plain
 from .distill import CHOICE_KINDS, KINDS, SHARES, Record, Sampler, distil, single_graphs, successes
@@ -79,6 +79,7 @@ class Job:
         self.train, self.dev = rooms(config, "train", config.env.rooms), rooms(config, "dev", config.env.dev_rooms)
         self.test = rooms(config, "test", config.env.test_rooms)  # now, so that one that cannot be is named now
         self.agent, self.reinforced = make_agent(config), config.view.reinforcement != "none"
+        self.agent.to("cuda" if on_gpu(config.trainer) else "cpu")  # also where no phase is left to train in
         rng = np.random.default_rng(config.seed)
         samplers = [Sampler(place, transitions(place, rng, HELD_MOVES)) for place in self.dev]
         self.validation = (self.dev, list(distil(samplers, HELD, config.seed)))
@@ -223,7 +224,8 @@ class Job:
             own = self.config.evaluation
             count, items = min(DEV_EPISODES, own.episodes), min(DEV_ITEMS, own.items)
             scores = self.judge(self.dev, count, items, DEV_SEED)
-            scores["explored_success"] = float(np.mean([own.success for own in found]))
+            if view.explore != "random":  # which never says STOP
+                scores["explored_success"] = float(np.mean([own.success for own in found]))
             scores["explored_moves"] = int(sum(len(own.moves) for own in found))
             seen = list(zip(graphs, self.train, strict=False))
             scores["graphs"] = _mean([graph.statistics(place.room.starts) for graph, place in seen])
