@@ -4,7 +4,7 @@ python view.py run=runs/NAME [seed=...] [cue=...]           native window
 python view.py run=runs/NAME --web [--port 9090]            in a browser
 python view.py run=runs/NAME --save out.rrd                 a file, opened later with: python view.py file=out.rrd
 python view.py run=runs/NAME intervention=swap               untouched beside the same seed with a changed memory
-python view.py run=runs/NAME env.delay=2                     the policy in another environment, as of evaluate.py
+python view.py run=runs/NAME env.decoys=2                    the policy in another environment, as of evaluate.py
 python view.py compare run=runs/A run=runs/B [seed=...]     two memories on the same seed, side by side
 python view.py run=runs/soft_bodies_2d-eqcollide-0          a simulator beside the ground truth; --save out.mp4
 python view.py run=runs/view_planning-graph_distillation-0  a view graph from above and an episode; split=test
