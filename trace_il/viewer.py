@@ -167,27 +167,28 @@ def _scene(rec: rr.RecordingStream, root: str, scene: list[list[dict[str, Any]]]
         rec.send_columns(path, index, columns)
 
 
-def layout(roots: list[str], spec: dict[str, Any], channels: list[str], first: Recording) -> rrb.Blueprint:
-    """One column of views a rollout, for what there is in the first recording."""
-    with_scene = bool(first.scene and first.scene[0])
+def layout(recordings: dict[str, Recording], spec: dict[str, Any], channels: list[str]) -> rrb.Blueprint:
+    """One column of views a rollout, by its root entity, for what there is in its recording."""
+    alone = len(recordings) == 1
     axis = rrb.TimeAxis(link="LinkToGlobal")
 
     def series(path: str, name: str) -> rrb.TimeSeriesView:
         return rrb.TimeSeriesView(origin=path, name=name, axis_x=axis, plot_legend=rrb.PlotLegend(corner="LeftTop"))
 
-    def column(root: str) -> rrb.Vertical:
-        prefix = f"{root.strip('/')}: " if len(roots) > 1 else ""
+    def column(root: str, own: Recording) -> rrb.Vertical:
+        prefix = "" if alone else f"{root.strip('/')}: "
         cameras = [
             rrb.Spatial2DView(origin=f"{root}/cameras/{camera}", name=prefix + camera) for camera in spec["cameras"]
         ]
-        scene = [rrb.Spatial3DView(origin=f"{root}/world", name="scene", background=[30, 32, 38])] if with_scene else []
+        scene = [rrb.Spatial3DView(origin=f"{root}/world", name="scene", background=[30, 32, 38])]
+        scene = scene if own.scene and own.scene[0] else []
         maps = [
             rrb.Spatial2DView(origin=f"{root}/maps/{name}", name=f"{name.replace('_', ' ')}: slot x time")
             for name in MAPS
         ]
-        if first.remembered is not None:
+        if own.remembered is not None:
             maps.append(rrb.Spatial2DView(origin=f"{root}/maps/remembered", name="remembered: camera x slot"))
-        curves = [series(f"{root}/memory/{name}", name.replace("_", " ")) for name in (*MAPS, *first.curves)]
+        curves = [series(f"{root}/memory/{name}", name.replace("_", " ")) for name in (*MAPS, *own.curves)]
         chunk = [series(f"{root}/chunk/{channel}", f"chunk against executed: {channel}") for channel in channels]
         return rrb.Vertical(
             rrb.Horizontal(*cameras, *scene),
@@ -197,7 +198,7 @@ def layout(roots: list[str], spec: dict[str, Any], channels: list[str], first: R
                 name=prefix + "cue, shared segment, branch",
                 time_view=axis,
             ),
-            rrb.Horizontal(*maps) if len(roots) == 1 else rrb.Tabs(*maps),
+            rrb.Horizontal(*maps) if alone else rrb.Tabs(*maps),
             rrb.Tabs(*curves, active_tab=0),
             rrb.Horizontal(
                 rrb.Tabs(*chunk, series(f"{root}/action", "action"), series(f"{root}/state", "state")),
@@ -210,9 +211,9 @@ def layout(roots: list[str], spec: dict[str, Any], channels: list[str], first: R
             row_shares=[3, 0.9, 1.3, 1.6, 2.2],
         )
 
-    columns = [column(root) for root in roots]
+    columns = [column(root, own) for root, own in recordings.items()]
     return rrb.Blueprint(
-        columns[0] if len(columns) == 1 else rrb.Horizontal(*columns),
+        columns[0] if alone else rrb.Horizontal(*columns),
         rrb.TopPanel(state="collapsed"),
         rrb.BlueprintPanel(state="collapsed"),
         rrb.SelectionPanel(state="collapsed"),
@@ -236,16 +237,15 @@ def write_recording(path: Path, rollouts: dict[str, tuple[Rollout, dict[str, Any
     rec = rr.RecordingStream("trace_il_rollout", recording_id=uuid.uuid4())
     rec.set_log_time_enabled(False)
     rec.set_log_tick_enabled(False)
-    roots = [f"/{name}" for name in rollouts]
-    first = next(iter(rollouts.values()))[0].recording
-    assert first is not None
+    recordings = {f"/{name}": result.recording for name, (result, _) in rollouts.items() if result.recording}
+    first = next(iter(recordings.values()))
     channels = [spec["action_names"][c] for c in moving_channels(np.stack(first.actions))]
     with replacing(path) as temporary, rec:
         rec.save(str(temporary))
         rec.send_recording_name(" | ".join(rollouts))
-        rec.send_blueprint(layout(roots, spec, channels, first), make_active=True, make_default=True)
-        for root, (result, own_spec) in zip(roots, rollouts.values(), strict=True):
-            log_rollout(rec, root, result, own_spec)
+        rec.send_blueprint(layout(recordings, spec, channels), make_active=True, make_default=True)
+        for name, (result, own_spec) in rollouts.items():
+            log_rollout(rec, f"/{name}", result, own_spec)
 
 
 def record(
