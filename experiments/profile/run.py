@@ -4,6 +4,7 @@ Medicine's default configuration on random frames, so that it needs no dataset. 
 Writes results/profile.json.
 """
 
+import argparse
 import sys
 import time
 from pathlib import Path
@@ -33,6 +34,7 @@ def median(values: list[float]) -> float:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(core_count())
     config = TrainConfig(env=DelayedEvidenceConfig(), memory=TraceConfig(), policy=ACTConfig(), name="profile")
