@@ -123,7 +123,7 @@ def found_table(rows: list[Row]) -> str:
 
 
 def views_plot(contents: list[Row]) -> Figure:
-    """Success of every arm with its interval, and by the fewest moves to the target."""
+    """Success of every arm and iteration with its interval; and in the end, by the fewest moves to the target."""
     rows = [row for about in contents for row in about["rows"]]
     names = list(dict.fromkeys(map(named, rows)))
     figure, axes = plt.subplots(1, 2, figsize=(13, 0.3 * len(names) + 2.5), layout="constrained")
@@ -131,12 +131,14 @@ def views_plot(contents: list[Row]) -> Figure:
         own = [row for row in rows if named(row) == name]
         p, low, high = pooled(own)
         axes[0].errorbar(100 * p, place, xerr=[[100 * (p - low)], [100 * (high - p)]], fmt="o", color="C0")
+        if own[0]["stage"] != "trained":
+            continue
         moves = sorted({int(n) for row in own for n in row["by_moves"]})
         means = [100 * np.mean([row["by_moves"][str(n)] for row in own if str(n) in row["by_moves"]]) for n in moves]
-        axes[1].plot(moves, means, label=name, color=plt.get_cmap("tab20")(place % 20))
+        axes[1].plot(moves, means, label=name)
     axes[0].set_yticks(range(len(names)), names, fontsize=8)
     axes[0].invert_yaxis()
     axes[0].set(xlabel="success on unseen rooms, %")
     axes[1].set(xlabel="fewest moves to the target", ylabel="success, %")
-    axes[1].legend(fontsize=6)
+    figure.legend(loc="outside right upper", fontsize=8)
     return figure
