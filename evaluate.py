@@ -24,6 +24,8 @@ from trace_il.errors import UserError
 from trace_il.options import override_env, parse, read_run
 from trace_il.parallel import connect
 
+KEYS = ("checkpoint", "seed", "episodes")  # that names of results tell, where they are not the usual ones
+
 
 @dataclass
 class EvaluateOptions:
@@ -62,6 +64,7 @@ def main() -> None:
     from rich.console import Console
     from rich.progress import track
 
+    from trace_il.data.demonstrations import shown_seeds
     from trace_il.env_config import RecordedConfig, env_of, env_options
     from trace_il.environment import make_env
     from trace_il.files import atomic_write
@@ -72,9 +75,9 @@ def main() -> None:
     if options.run is not None:
         config, folder = read_run(options.run, options.env, env_words)
         env, policy = config.env, str(folder / f"checkpoints/{options.checkpoint}.ckpt")
-        data = config.data
-        if data.root is None and data.seed <= options.seed < data.seed + data.episodes:
-            print(f"note: demonstrations of this run may show these scenes (data.seed={data.seed})")
+        shown = shown_seeds(config)
+        if options.seed < shown.stop and shown.start < options.seed + options.episodes:
+            print(f"note: demonstrations of this run may show these scenes (seeds {shown.start} to {shown.stop - 1})")
         controller = load_controller(policy, options.cleared)
     else:
         policy, folder = str(options.policy), Path(str(options.policy)).parent
@@ -89,7 +92,7 @@ def main() -> None:
     others += ["exported"] if options.policy else []
     others += ["cleared"] if options.cleared else []
     usual = EvaluateOptions()
-    others += [f"{k}={getattr(options, k)}" for k in ("checkpoint", "seed") if getattr(options, k) != getattr(usual, k)]
+    others += [f"{k}={getattr(options, k)}" for k in KEYS if getattr(options, k) != getattr(usual, k)]
     label = "_".join(["evaluation", *others, *env_words])
     label = "".join(c if c.isalnum() or c in "._-" else "_" for c in label)
     probe = make_env(env.id, env_options(env))

@@ -250,9 +250,10 @@ def transfer_table(about: Row) -> str:
     for case, own in grouped(rows, lambda row: tuple(row[key] for key in keys)).items():
         values = [100 * row["success"] for row in own]
         means[case] = float(np.mean(values))
-        branch = np.mean([100 * row["branch_accuracy"] for row in own])
+        accuracies = [row["branch_accuracy"] for row in own]
+        branch = "-" if None in accuracies else f"{np.mean([100 * accuracy for accuracy in accuracies]):.1f}"
         each = ", ".join(f"{v:.0f}" for v in values)
-        lines.append([*map(str, case), str(len(own)), f"{means[case]:.1f} ({each})", f"{branch:.1f}"])
+        lines.append([*map(str, case), str(len(own)), f"{means[case]:.1f} ({each})", branch])
     header = [*keys, "runs", "success % (each seed)", "branch accuracy %"]
     text = f"{markdown(header, lines)}\n\n"
     sizes = sorted({row["demonstrations"] for row in rows})

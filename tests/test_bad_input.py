@@ -74,6 +74,10 @@ BAD = {
         "no dataset at demonstratons",
     ),
     "scenes that were shown": (["train.py", "evaluation.seed=100"], "would judge scenes that demonstrations show"),
+    "scenes that a dataset shows": (
+        ["train.py", *SMALL, "name=n", "data.root=demonstrations", "evaluation.seed=1"],
+        "evaluation.seed=1 would judge scenes that demonstrations shows (seeds 0 to",
+    ),
     "no account": (["train.py", "env=corridor", "wandb=online"], "wandb=online needs an account"),
     "no export": (["evaluate.py", "policy=runs/small/checkpoints/last.ckpt"], "must be an exported .ts file"),
     "one name for two": (["train.py", "-m", "memory=none,gru", "name=same", *SMALL], "would share one name"),

@@ -240,6 +240,11 @@ def test_cache_is_rebuilt_when_the_dataset_changes(tmp_path):
     (root / "cache/frames.json").unlink()  # as after a kill between frames and record
     FrameCache(DatasetReader(root), progress=progress)
     assert built == [3, 4, 4, 4]
+    (root / "cache/frames.u8").write_bytes(b"cut short")
+    assert FrameCache(DatasetReader(root), progress=progress).episode(3).shape == (6, 1, 32, 32, 3)
+    (root / "cache/frames.json").write_text("[")
+    FrameCache(DatasetReader(root), progress=progress)
+    assert built == [3, 4, 4, 4, 4, 4]
 
 
 def test_batches_pad_and_mask(tmp_path):
@@ -373,3 +378,11 @@ def test_bad_datasets_are_refused(tmp_path):
         DatasetReader(root)
     file.write_bytes(good)
     DatasetReader(root)
+    info = json.loads((root / "meta/info.json").read_text())
+    for damaged, message in (
+        ({k: v for k, v in info.items() if k != "video_path"}, "lacks 'video_path'"),
+        ([], "is not a LeRobotDataset info file"),
+    ):
+        (root / "meta/info.json").write_text(json.dumps(damaged))
+        with pytest.raises(UserError, match=message):
+            DatasetReader(root)

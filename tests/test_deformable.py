@@ -114,6 +114,7 @@ def test_the_lamp_alone_tells_the_bin_and_goes_out():
 def test_leaving_what_the_simulator_knows_ends_an_episode(tmp_path):
     narrow = file(tmp_path, Range(0.05, 0.99, 1.01))
     out = episode(make("PushSoft-v0", "learned", narrow), 1)
+    assert "training knew" in out[-1][1]["ood_reason"] or "of its length" in out[-1][1]["ood_reason"]
     assert out[-1][1]["ood"] and not any(info["ood"] for _, info in out[:-1]) and len(out) < 100
     with pytest.raises(SimulationError, match=r"(training knew|of its length).*on_ood=truncate"):
         episode(make("PushSoft-v0", "learned", narrow, on_ood="error"), 1)

@@ -7,7 +7,7 @@ from gymnasium.utils.env_checker import check_env
 
 import envs  # noqa: F401
 from envs import Phase
-from envs.delayed_evidence.env import DelayedEvidenceEnv
+from envs.delayed_evidence.env import CAMERAS, DelayedEvidenceEnv
 from envs.delayed_evidence.scene import Factors
 from envs.delayed_evidence.tasks import TASKS
 from trace_il import env_config
@@ -100,11 +100,15 @@ def test_visual_cue_is_invisible_at_the_branch(name, options, seed):
     env.close()
 
 
-@pytest.mark.parametrize(("task", "values"), [("book", 2), ("laundry", 2), ("laundry", 4), ("cable", 2)])
-@pytest.mark.parametrize("seed", [0, 1])
-def test_origin_cue_is_invisible_at_the_branch(task, values, seed):
+ORIGINS = [("book", 2), ("book", 4), ("laundry", 2), ("laundry", 4), ("cable", 2), ("cable", 4)]
+
+
+@pytest.mark.parametrize(("task", "values"), ORIGINS)
+@pytest.mark.parametrize(("seed", "disturbance"), [(0, 0.0), (1, 1.0)])
+def test_origin_cue_is_invisible_at_the_branch(task, values, seed, disturbance):
     env = make("DelayedEvidence-v0", {"task": task, "cue_values": values})
-    runs = dict(enumerate(run_expert(env, seed, cue) for cue in (0, values // 2 if values > 2 else 1)))
+    pair = (0, values // 2 if values > 2 else 1)
+    runs = dict(enumerate(run_expert(env, seed, cue, disturbance) for cue in pair))
     branch = env.task.script(env.layout, 0).branch_step
     for t in range(branch - WINDOW + 1, branch + 1):
         a, b = runs[0][0][t], runs[1][0][t]
@@ -119,18 +123,25 @@ def test_origin_cue_is_invisible_at_the_branch(task, values, seed):
     env.close()
 
 
-def test_progress_of_wrong_branch():
-    """An expert that was told the wrong cue fails at the branch and nowhere else."""
-    env = make("DelayedEvidence-v0", {"task": "medicine", "camera_period": 1000})
-    env.reset(seed=4, options={"cue": 0})
-    env.cue = 1  # only the expert believes it
-    expert = env.make_expert()
-    env.cue = 0
-    done = False
-    while not done:
-        _, _, terminated, truncated, info = env.step(expert.action().executed)
-        done = terminated or truncated
-    assert info["branch_correct"] == 0 and not info["is_success"] and info["progress"] == 0.75
+@pytest.mark.parametrize("task", list(TASKS))
+def test_a_wrong_branch_is_told_from_the_right_one(task):
+    """An expert that believes another cue from the branch on fails there and nowhere else, with every value."""
+    most = TASKS[task].max_cue_values
+    env = make("DelayedEvidence-v0", {"task": task, "cue_values": most, "camera_period": 1000})
+    for cue, seed in ((cue, 4 + cue) for cue in range(1 if task.endswith("_active") else most)):
+        for believed in (cue, (cue + 1) % most):
+            env.reset(seed=seed, options={"cue": cue})
+            experts = {cue: env.make_expert(1.0)}
+            env.cue = believed
+            experts.setdefault(believed, env.make_expert(1.0))
+            env.cue, done, info = cue, False, {"phase": -1}
+            while not done:
+                actions = {value: expert.action() for value, expert in experts.items()}
+                now = believed if info["phase"] == Phase.BRANCH else cue
+                _, _, terminated, truncated, info = env.step(actions[now].executed)
+                done = terminated or truncated
+            assert info["branch_correct"] == int(believed == cue), (cue, believed, info)
+            assert info["is_success"] == (believed == cue) and (believed == cue or info["progress"] < 1)
 
 
 def test_scene_geometry_shows_the_cloth_where_it_is():
@@ -189,6 +200,22 @@ def test_nothing_is_inside_anything_at_the_start(task):
         names = [[env.model.geom(g).name for g in pair] for pair in contact.geom[contact.dist < -0.002]]
         assert not names, (seed, cue, names)
     env.close()
+
+
+@pytest.mark.parametrize("task", list(TASKS))
+def test_decoys_are_where_a_camera_sees_them(task):
+    env = make("DelayedEvidence-v0", {"task": task, "decoys": 3, "camera_period": 1000})
+    for seed in (1, 2):
+        env.reset(seed=seed)
+        expert, done, seen = env.make_expert(), False, dict.fromkeys(range(3), 0.0)
+        while not done:
+            _, _, terminated, truncated, _ = env.step(expert.action().executed)
+            done = terminated or truncated
+            for number in seen:
+                if env.steps % 5 == 0 and env.model.geom(f"decoy_{number}").rgba[3]:
+                    shares = [env.share_in_view(env.data, camera, f"decoy_{number}") for camera in CAMERAS]
+                    seen[number] = max(seen[number], *shares)
+        assert sum(64 * 64 * share >= 2 for share in seen.values()) >= 2, seen  # one may stand behind a hand
 
 
 @pytest.mark.parametrize("task", ["medicine", "book"])

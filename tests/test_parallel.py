@@ -4,12 +4,10 @@ import math
 import os
 import signal
 
-import numpy as np
 import pytest
 
 from trace_il.errors import UserError
 from trace_il.parallel import parallel_map
-from trace_il.scores import bootstrap_error, wilson_interval
 
 
 def fail(number: int) -> int:
@@ -46,11 +44,3 @@ def test_ray_cluster():
         ]
     finally:
         ray.shutdown()
-
-
-def test_intervals():
-    low, high = wilson_interval(48, 50)
-    assert (low, high) == pytest.approx((0.8654, 0.9890), abs=1e-3)
-    assert wilson_interval(0, 0) == (0.0, 1.0) and wilson_interval(50, 50)[1] == 1.0
-    values = np.random.default_rng(1).normal(size=400)
-    assert bootstrap_error(values) == pytest.approx(values.std() / 20, rel=0.1)

@@ -66,10 +66,13 @@ def test_exported_policy_scores_like_the_checkpoint(workplace):
     program("evaluate.py", "policy=runs/small/policy.ts", *seeds, "out=by_export", cwd=workplace)
     rows = [
         json.loads((workplace / out).read_text())["rows"]
-        for out in ("by_checkpoint/evaluation_seed_77.json", "by_export/evaluation_exported_seed_77.json")
+        for out in (
+            "by_checkpoint/evaluation_seed_77_episodes_2.json",
+            "by_export/evaluation_exported_seed_77_episodes_2.json",
+        )
     ]
     assert rows[0] == rows[1]
-    assert (workplace / "by_checkpoint/videos_seed_77/seed_77.mp4").stat().st_size > 0
+    assert (workplace / "by_checkpoint/videos_seed_77_episodes_2/seed_77.mp4").stat().st_size > 0
 
 
 ALONE = """
@@ -204,9 +207,10 @@ def test_scores_under_other_conditions_stand_beside_the_usual_ones(workplace):
     for words in ([], ["env.delay=30"], ["cleared=true"], ["checkpoint=best"], ["seed=77"]):
         program("evaluate.py", "run=runs/small", "episodes=2", "workers=1", "out=scores", *words, cwd=workplace)
     names = {path.name for path in (workplace / "scores").glob("*.json")}
-    others = {"env.delay_30", "cleared", "checkpoint_best", "seed_77"}
-    assert names == {"evaluation.json", *(f"evaluation_{other}.json" for other in others)}
-    assert json.loads((workplace / "scores/evaluation_env.delay_30.json").read_text())["env_options"]["delay"] == 30
+    others = {"", "cleared_", "checkpoint_best_", "seed_77_"}
+    slow = "evaluation_episodes_2_env.delay_30.json"
+    assert names == {slow, *(f"evaluation_{other}episodes_2.json" for other in others)}
+    assert json.loads((workplace / "scores" / slow).read_text())["env_options"]["delay"] == 30
 
 
 def test_a_diverged_training_ends_with_the_reason(workplace):

@@ -25,7 +25,7 @@ def outcome(result: Rollout) -> str:
     data = result.recording
     known = data.info[-1] if data is not None else {}
     parts = [f"cue {result.cue}"] if result.cue >= 0 else []
-    if "branch_correct" in known:
+    if data is not None and result.branch_correct is not None:
         parts.append({-1: "branch not reached", 0: "wrong branch", 1: "correct branch"}[result.branch_correct])
     if "progress" in known or "is_success" in known:
         parts.append(f"progress {100 * result.progress:.0f} %")

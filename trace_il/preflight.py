@@ -8,8 +8,9 @@ from .agent import AgentSpec
 from .build import build_agent, relative_actions
 from .checkpoint import warm_start
 from .config import TrainConfig
+from .data.demonstrations import shown_seeds
 from .data.reader import DatasetReader
-from .env_config import env_options
+from .env_config import RecordedConfig, env_options
 from .environment import camera_sizes, channel_names, check_channels, check_even, control_hz, make_env
 from .errors import UserError
 
@@ -64,9 +65,18 @@ def check_buildable(config: TrainConfig) -> None:
         hz = recorded.fps
     if not sizes:
         raise UserError(f"{config.data.root} has no cameras; a policy needs at least one")
+    if len(set(sizes.values())) != 1:
+        raise UserError(f"cameras need one image size, they have {sizes}; give them the same")
     check_even(sizes)
     if config.data.root is not None:
         check_environment(config, recorded)
+        shown, first = shown_seeds(config), config.evaluation.seed
+        apart = shown.stop <= first or first + config.evaluation.episodes <= shown.start
+        if not (apart or isinstance(config.env, RecordedConfig)):
+            raise UserError(
+                f"evaluation.seed={first} would judge scenes that {config.data.root} shows (seeds {shown.start} to "
+                f"{shown.stop - 1}); keep them apart"
+            )
     limits = (0.0,) * len(actions)
     spec = AgentSpec(
         tuple(sizes), next(iter(sizes.values())), states, actions, limits, limits, hz,

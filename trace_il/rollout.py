@@ -61,10 +61,11 @@ class Rollout:
     steps: int
     progress: float
     success: bool
-    branch_correct: int  # -1: the branch was not reached
+    branch_correct: int | None  # -1: the branch was not reached; None: there is none to take
     policy_ms: list[float]  # of each control step
     phases: list[int]  # of each control step, -1 where the environment has none
     cue_step: int  # control step at which the evidence is seen first; -1: never
+    ood: bool = False  # whether it ended since a simulator left the range that it knows
     recording: Recording | None = None
 
 
@@ -177,16 +178,18 @@ def rollout(controller: Any, env: Any, seed: int, record: bool = False, cue: int
                 f"the episode of seed {seed} did not end within {MAX_STEPS} steps; give the environment a time limit"
             )
     success = bool(info.get("is_success", False))
+    branches = "branch_correct" in info and getattr(env.unwrapped, "cue_values", 2) > 1
     return Rollout(
         seed,
         int(info.get("cue", -1)),
         step,
         float(info.get("progress", success)),
         success,
-        int(info.get("branch_correct", -1)),
+        int(info["branch_correct"]) if branches else None,
         policy_ms,
         phases,
         cue_step,
+        bool(info.get("ood", False)),
         recording,
     )
 

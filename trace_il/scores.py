@@ -41,13 +41,15 @@ def score(rollouts: list[Rollout]) -> dict[str, Any]:
     """Stage progress (%), branch accuracy, success and latency of a set of rollouts.
 
     Branch accuracy counts a rollout that does not reach the branch as wrong; `branch_accuracy_reached`
-    is over those that do. `cue_found` is the share of rollouts that see the evidence, `cue_steps` the control step at
-    which each first does, -1 where it never does. `each_branch` is 1 for a correct branch, 0 for a wrong one and -1 for
-    none, `each_progress` in %: by episode, so that policies can be compared on the same scenes.
+    is over those that do. Where there is no branch to take, all of these are None. `ood` is the share of rollouts that
+    ended since a simulator left the range that it knows, `cue_found` of those that see the evidence, `cue_steps` the
+    control step at which each first does, -1 where it never does. `each_branch` is 1 for a correct branch, 0 for a
+    wrong one and -1 for none, `each_progress` in %: by episode, so that policies can be compared on the same scenes.
     """
     n = len(rollouts)
+    branches = any(r.branch_correct is not None for r in rollouts)
     correct = sum(r.branch_correct == 1 for r in rollouts)
-    reached = sum(r.branch_correct >= 0 for r in rollouts)
+    reached = sum(r.branch_correct in (0, 1) for r in rollouts)
     success = sum(r.success for r in rollouts)
     progress = np.array([100 * r.progress for r in rollouts])
     latency = np.concatenate([r.policy_ms[1:] for r in rollouts if len(r.policy_ms) > 1] or [[0.0]])
@@ -55,14 +57,15 @@ def score(rollouts: list[Rollout]) -> dict[str, Any]:
         "episodes": n,
         "progress": float(progress.mean()),
         "progress_error": bootstrap_error(progress),
-        "branch_accuracy": correct / n,
-        "branch_interval": list(wilson_interval(correct, n)),
-        "branch_reached": reached / n,
+        "branch_accuracy": correct / n if branches else None,
+        "branch_interval": list(wilson_interval(correct, n)) if branches else None,
+        "branch_reached": reached / n if branches else None,
         "branch_accuracy_reached": correct / reached if reached else None,
         "success": success / n,
         "success_interval": list(wilson_interval(success, n)),
         "policy_ms_p50": float(np.percentile(latency, 50)),
         "policy_ms_p95": float(np.percentile(latency, 95)),
+        "ood": sum(r.ood for r in rollouts) / n,
         "cue_found": sum(r.cue_step >= 0 for r in rollouts) / n,
         "cue_steps": [r.cue_step for r in rollouts],
         "each_branch": [r.branch_correct for r in rollouts],
@@ -78,7 +81,9 @@ def score_table(scores: dict[str, dict[str, Any]], title: str) -> Any:
     for column in ("policy", "episodes", "progress %", "branch accuracy", "reached", "success", "ms p50/p95"):
         table.add_column(column, justify="left" if column == "policy" else "right")
 
-    def proportion(value: float, interval: list[float]) -> str:
+    def proportion(value: float | None, interval: list[float] | None) -> str:
+        if value is None or interval is None:
+            return "-"
         return f"{100 * value:.0f} % [{100 * interval[0]:.0f}, {100 * interval[1]:.0f}]"
 
     for name, s in scores.items():
@@ -87,7 +92,7 @@ def score_table(scores: dict[str, dict[str, Any]], title: str) -> Any:
             str(s["episodes"]),
             f"{s['progress']:.1f} ± {s['progress_error']:.1f}",
             proportion(s["branch_accuracy"], s["branch_interval"]),
-            f"{100 * s['branch_reached']:.0f} %",
+            "-" if s["branch_reached"] is None else f"{100 * s['branch_reached']:.0f} %",
             proportion(s["success"], s["success_interval"]),
             f"{s['policy_ms_p50']:.2f} / {s['policy_ms_p95']:.2f}",
         )

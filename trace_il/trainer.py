@@ -81,7 +81,8 @@ class ClosedLoop(pl.Callback):
         first = self.seed + self.SEED_OFFSET
         result = score([rollout(controller, self.env, seed) for seed in range(first, first + self.EPISODES)])
         for name in ("progress", "branch_accuracy", "success"):
-            pl_module.log(f"closed_loop/{name}", result[name], rank_zero_only=True)
+            if result[name] is not None:
+                pl_module.log(f"closed_loop/{name}", result[name], rank_zero_only=True)
 
 
 class StopAtBranchAccuracy(EarlyStopping):

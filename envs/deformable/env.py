@@ -107,7 +107,7 @@ class SoftEnv(DelayedEvidenceBase):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         super().reset(seed=seed)
-        self.stage, self.branch_correct, self.over, self.success, self.ood = 0, -1, False, False, False
+        self.stage, self.branch_correct, self.over, self.success, self.ood_reason = 0, -1, False, False, ""
         self.phase, self.steps = Phase.BEFORE_CUE, 0
         place, angle, finger = self.randomise()
         self.expert_seed = int(self.np_random.integers(2**31))
@@ -129,12 +129,12 @@ class SoftEnv(DelayedEvidenceBase):
             raise ValueError(f"action must be 2 finite numbers, got {action}")
         velocity = (self.clip(action) - self.finger) / self.control_dt
         velocity *= min(1.0, FASTEST / max(float(np.linalg.norm(velocity)), 1e-9))
-        self.ood = bool(self.world.step(velocity, self.control_dt))
+        self.ood_reason = self.world.step(velocity, self.control_dt)
         self.steps += 1
-        if not self.ood:  # what comes of such a state does not count
+        if not self.ood_reason:  # what comes of such a state does not count
             self.check()
         terminated = self.over
-        truncated = not terminated and (self.steps >= self.horizon or self.ood)
+        truncated = not terminated and (self.steps >= self.horizon or bool(self.ood_reason))
         return self._observation(), float(self.success), terminated, truncated, self._info()
 
     def render(self) -> np.ndarray:
@@ -197,5 +197,6 @@ class SoftEnv(DelayedEvidenceBase):
     def _info(self) -> dict[str, Any]:
         return {
             "stage": self.stage, "progress": self.stage / self.stages, "is_success": self.success,
-            "branch_correct": self.branch_correct, "phase": int(self.phase), "cue": self.cue, "ood": self.ood,
+            "branch_correct": self.branch_correct, "phase": int(self.phase), "cue": self.cue,
+            "ood": bool(self.ood_reason), "ood_reason": self.ood_reason,
         }  # fmt: skip

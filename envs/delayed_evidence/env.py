@@ -110,7 +110,8 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
     def demonstrations_version(options: dict[str, Any]) -> int:
         """Raised whenever the same seeds give other demonstrations, so that old ones are not used again."""
         task = TASKS.get(options.get("task", ""))
-        return task.version if task else 1
+        seen = bool(task and task.decoys_ahead and options.get("decoys"))  # in the first version, no camera saw them
+        return task.version + seen if task else 1
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -125,16 +126,15 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
         self.expert_seed = int(rng.integers(2**31))
         self.cue = self._draw_cue(options)
         self.late_steps = int(rng.integers(self.late + 1))
-        self.decoys = []  # when each comes, in control steps after the cue
+        decoy_places = self.task.decoy_places()
+        self.decoys = []  # when each comes, in control steps after the cue, and where
         for number in range(self.model.nmocap - DISTRACTORS):
             decoy, colors = self.model.geom(f"decoy_{number}"), self.task.decoy_colors
             decoy.rgba = (*colors[rng.integers(len(colors))][:3], 0)
-            self.data.mocap_pos[self.model.body(f"decoy_{number}").mocapid[0]] = factors.uniform(
-                *places[rng.integers(len(places))]
-            )
-            self.decoys.append(int(rng.integers(round(DECOYS_WITHIN * self.delay))))
+            place = factors.uniform(*decoy_places[rng.integers(len(decoy_places))])
+            self.decoys.append((int(rng.integers(round(DECOYS_WITHIN * self.delay))), place))
         self.task.apply_cue(self.model, self.data, self.layout, self.cue)
-        self.steps, self.cue_over_at, self.ood = 0, 0, False
+        self.steps, self.cue_over_at, self.ood_reason = 0, 0, ""
         base = self.layout.get("base", np.zeros(3))
         self.robot.place(self.data, base, self.start_joints(), FINGER_OPEN)
         self.put_up()
@@ -148,16 +148,16 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
         if action.shape != (17,) or not np.isfinite(action).all():
             raise ValueError(f"action must be 17 finite numbers, got {action}")
         self.robot.command(self.data, np.clip(action, self.action_low, self.action_high))
-        self.ood = bool(self.advance())
+        self.ood_reason = self.advance()
         self.steps += 1
-        if not self.ood:  # what comes of such a state does not count
+        if not self.ood_reason:  # what comes of such a state does not count
             self.task.check(self.model, self.data, self.layout, self.progress)
         self._show_decoys()
         if self.steps % self.camera_period == 0:
             self.frames = self._render_cameras()
         info = self._info()
-        terminated = self.progress.over and not self.ood
-        truncated = not terminated and (self.steps >= self.horizon or self.ood)
+        terminated = self.progress.over and not self.ood_reason
+        truncated = not terminated and (self.steps >= self.horizon or bool(self.ood_reason))
         return self._observation(), float(self.progress.success), terminated, truncated, info
 
     def put_up(self) -> None:
@@ -243,9 +243,13 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
         if not self.progress.cue_over:
             self.cue_over_at = self.steps
         since = self.steps - self.cue_over_at
-        for number, start in enumerate(self.decoys):
+        for number, (start, place) in enumerate(self.decoys):
             shown = self.progress.cue_over and start <= since < start + DECOY_STEPS
             self.model.geom(f"decoy_{number}").rgba[3] = float(shown)
+            if self.progress.cue_over and since == start:
+                ahead = [*self.robot.base_pose(self.data)[:2], 0] if self.task.decoys_ahead else np.zeros(3)
+                self.data.mocap_pos[self.model.body(f"decoy_{number}").mocapid[0]] = place + ahead
+                mujoco.mj_kinematics(self.model, self.data)
 
     def _renderer(self, height: int, width: int, segmenting: bool = False) -> mujoco.Renderer:
         key = height, width, segmenting
@@ -283,6 +287,7 @@ class DelayedEvidenceEnv(DelayedEvidenceBase):
             "branch_correct": -1 if progress.choice < 0 else int(progress.choice == self.cue),
             "phase": int(phase),
             "cue_seen": progress.cue_seen,
-            "ood": self.ood,
+            "ood": bool(self.ood_reason),
+            "ood_reason": self.ood_reason,
             "cue": self.cue,
         }

@@ -46,8 +46,13 @@ class FrameCache:
         def built() -> bool:
             if not (record.exists() and self.path.exists()):
                 return False
-            here = json.loads(record.read_text())
-            return here.pop("episodes", 0) >= wanted and here == key
+            try:
+                here = json.loads(record.read_text())
+                episodes = here.pop("episodes")
+            except (ValueError, AttributeError, KeyError):  # damaged; it is made again
+                return False
+            whole = int(dataset.lengths[:episodes].sum()) * math.prod(shape[1:])
+            return episodes >= wanted and here == key and self.path.stat().st_size == whole
 
         # Runs that begin at the same time wait for the one that builds it.
         with nullcontext() if built() else only_writer(folder, lambda: None):

@@ -72,8 +72,8 @@ def annotations(env: gymnasium.Env) -> tuple[str, ...]:
     return (*ANNOTATIONS, ASTRAY) if getattr(env.unwrapped, "goes_astray", False) else ANNOTATIONS
 
 
-def demonstrate(spec: CollectSpec, scene: int) -> tuple[list[EncodedEpisode], int]:
-    """Episodes of a scene, one with every cue value, and the number of failed attempts before.
+def demonstrate(spec: CollectSpec, scene: int) -> list[EncodedEpisode]:
+    """Episodes of a scene, one with every cue value.
 
     Demonstrations are counterbalanced: consecutive episodes show the same scene, start and disturbances with
     every cue value. Nothing but the evidence then tells which way an episode went, and a memory cannot
@@ -84,19 +84,20 @@ def demonstrate(spec: CollectSpec, scene: int) -> tuple[list[EncodedEpisode], in
         UserError: the expert failed RETRIES times in a row.
     """
     env = _environment(spec)
-    cues = getattr(env.unwrapped, "cue_values", 1)
+    cues, why = getattr(env.unwrapped, "cue_values", 1), ""
     for attempt in range(RETRIES):
         seed = spec.seed + scene + attempt * RETRY_STRIDE
         episodes: list[EncodedEpisode] = []
-        while len(episodes) < cues and (episode := _attempt(env, spec, seed, len(episodes))) is not None:
+        while len(episodes) < cues and isinstance(episode := _attempt(env, spec, seed, len(episodes)), EncodedEpisode):
             episodes.append(episode)
         if len(episodes) == cues:
-            return episodes, attempt
-    raise UserError(f"the expert of {spec.env_id!r} failed {RETRIES} times in a row, the last time at seed {seed}")
+            return episodes
+        why = f" ({episode})" if episode else ""
+    raise UserError(f"the expert of {spec.env_id!r} failed {RETRIES} times in a row, the last time at seed {seed}{why}")
 
 
-def _attempt(env: gymnasium.Env, spec: CollectSpec, seed: int, cue: int) -> EncodedEpisode | None:
-    """One episode; None where the expert failed."""
+def _attempt(env: gymnasium.Env, spec: CollectSpec, seed: int, cue: int) -> EncodedEpisode | str:
+    """One episode; where the expert failed, why, if the environment says so."""
     observation, info = env.reset(seed=seed, options={"cue": cue})
     expert = env.unwrapped.make_expert(spec.disturbance)  # type: ignore[attr-defined]
     states: list[np.ndarray] = []
@@ -117,7 +118,7 @@ def _attempt(env: gymnasium.Env, spec: CollectSpec, seed: int, cue: int) -> Enco
         observation, _, terminated, truncated, info = env.step(action.executed)
         done = terminated or truncated
     if not info.get("is_success", False):
-        return None
+        return str(info.get("ood_reason", ""))
     pictures = {camera: np.stack(images) for camera, images in frames.items()}
     return EncodedEpisode(
         np.stack(states),
@@ -127,6 +128,19 @@ def _attempt(env: gymnasium.Env, spec: CollectSpec, seed: int, cue: int) -> Enco
         {name: np.array(values, dtype=np.int64) for name, values in labels.items()},
         getattr(env.unwrapped, "task_description", spec.env_id),
     )
+
+
+def read_record(root: Path) -> dict[str, Any]:
+    """What a dataset was collected with.
+
+    Raises:
+        UserError: its record is damaged.
+    """
+    path = root / "meta/trace_il.json"
+    try:
+        return dict(json.loads(path.read_text())["collected_with"])
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error!r}); delete {root}, and it is collected again") from error
 
 
 def collect(
@@ -140,18 +154,12 @@ def collect(
     record = root / "meta/trace_il.json"
     identity = spec.identity
     if record.exists():
-        present = json.loads(record.read_text())
-        if present["collected_with"] != identity:
-            raise UserError(
-                f"{root} was collected with {present['collected_with']}, not {identity}; choose another data.root"
-            )
-        failed: int = present["failed_attempts"]
+        if (present := read_record(root)) != identity:
+            raise UserError(f"{root} was collected with {present}, not {identity}; choose another data.root")
     elif (root / "meta/info.json").exists():
         raise UserError(
             f"{root} was not collected here: {read_info(root)['total_episodes']} recorded episodes; change data.root"
         )
-    else:
-        failed = 0
     env = make_env(spec.env_id, spec.env_options)
     if not hasattr(env.unwrapped, "make_expert"):
         raise UserError(
@@ -170,12 +178,10 @@ def collect(
     cues = getattr(env.unwrapped, "cue_values", 1)
     env.close()
     writer = DatasetWriter(root, shape)
+    atomic_write(record, json.dumps({"collected_with": identity}).encode())
     scenes = range(writer.episodes // cues, -(-episodes // cues))
-    for scene, (shown, failures) in zip(
-        scenes, parallel_map(partial(demonstrate, spec), scenes, workers, ray_address), strict=True
-    ):
-        failed += failures
-        atomic_write(record, json.dumps({"collected_with": identity, "failed_attempts": failed}).encode())
+    shown_scenes = parallel_map(partial(demonstrate, spec), scenes, workers, ray_address)
+    for scene, shown in zip(scenes, shown_scenes, strict=True):
         for episode in shown[writer.episodes - scene * cues : episodes - scene * cues]:
             writer.append(episode)
             yield writer.episodes

@@ -1,6 +1,5 @@
 """The demonstrations of a run: where they are, how many it uses, and collecting those that are missing."""
 
-import json
 from pathlib import Path
 
 from rich.console import Console
@@ -12,7 +11,7 @@ from ..environment import make_env
 from ..errors import UserError
 from ..files import only_writer
 from ..run_folder import first_difference
-from .collect import CollectSpec, collect
+from .collect import CollectSpec, collect, read_record
 from .lerobot import read_info
 
 
@@ -57,7 +56,7 @@ def _check_identity(config: TrainConfig | CollectConfig, root: Path, spec: Colle
     record = root / "meta/trace_il.json"
     if config.data.root is None or not record.exists():
         return
-    found, asked = json.loads(record.read_text())["collected_with"], spec.identity
+    found, asked = read_record(root), spec.identity
     free = {"seed", "disturbance"} if isinstance(config, TrainConfig) else set()
     for key in sorted((set(found) | set(asked)) - free):
         if found.get(key) != asked.get(key):
@@ -66,6 +65,17 @@ def _check_identity(config: TrainConfig | CollectConfig, root: Path, spec: Colle
                 f"data.root={root} was collected with {difference}; set that, or choose another data.root "
                 "(evaluate.py judges a policy under other env.KEY=...)"
             )
+
+
+def shown_seeds(config: TrainConfig) -> range:
+    """Seeds of the scenes that the demonstrations of a run may show; none of a dataset that somebody recorded."""
+    root, data = config.data.root, config.data
+    if root is None:
+        return range(data.seed, data.seed + data.episodes)
+    if not (Path(root) / "meta/trace_il.json").exists():
+        return range(0)
+    first = int(read_record(Path(root))["seed"])
+    return range(first, first + read_info(Path(root))["total_episodes"])
 
 
 def episode_count(config: TrainConfig, root: Path) -> int:

@@ -255,7 +255,7 @@ def read_info(root: Path) -> dict[str, Any]:
     try:
         info = json.loads(path.read_text())
         version = str(info["codebase_version"])
-    except (json.JSONDecodeError, KeyError) as error:
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not a LeRobotDataset info file ({error!r}); re-create the dataset") from error
     if not version.startswith("v3"):
         module = "lerobot.datasets.v30.convert_dataset_v21_to_v30"

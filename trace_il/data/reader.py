@@ -45,6 +45,8 @@ class DatasetReader:
             if key.startswith(IMAGE_PREFIX) or key == ONE_IMAGE:
                 camera = "image" if key == ONE_IMAGE else key.removeprefix(IMAGE_PREFIX)
                 self.cameras[camera] = _image_size(feature)
+        if any(features[key]["dtype"] == "video" for key in features):
+            self.info["video_path"]  # is there, or the dataset is refused here
         tables = [self._read(path) for path in sorted(self.root.glob("meta/episodes/*/*.parquet"))]
         if not tables:
             raise UserError(f"{root} has no meta/episodes/*/*.parquet; the dataset is incomplete, collect it again")

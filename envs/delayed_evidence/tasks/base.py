@@ -32,6 +32,7 @@ class Task:
     goes_astray = False  # whether its experts make wrong moves, not to be imitated, to show the way back
     look: str = "oracle"  # how the expert of an active task finds the cue, one of viewpoints.LOOKS
     left_raised = 0.0  # m by which the left hand waits higher, where something stands below it
+    decoys_ahead = False  # whether places of decoys count from where the base is when they come
     decoy_colors: tuple[tuple[float, ...], ...] = CUE_COLORS
     # Which share of a camera's picture a geom fills, (data, camera, geom); the environment sets it.
     share_in_view: Callable[[mujoco.MjData, str, str], float]
@@ -47,8 +48,12 @@ class Task:
         raise NotImplementedError
 
     def distractor_places(self) -> np.ndarray:
-        """Boxes (M, 2, 3) in which distractors and decoys may stand."""
+        """Boxes (M, 2, 3) in which distractors may stand."""
         raise NotImplementedError
+
+    def decoy_places(self) -> np.ndarray:
+        """Boxes (M, 2, 3) in which decoys may stand, where a camera sees them."""
+        return self.distractor_places()
 
     def randomise(self, model: mujoco.MjModel, data: mujoco.MjData, factors: Factors) -> Layout:
         """Place objects; must not depend on the cue."""

@@ -36,6 +36,7 @@ class Book(Task):
     visual_only = False
     decoy_half = tuple(BOOK_HALF)
     decoy_colors = (ORANGE,)
+    decoys_ahead = True
 
     def __init__(self, cue_values: int = 2) -> None:
         super().__init__(cue_values)
@@ -61,6 +62,11 @@ class Book(Task):
         more = 0.35 if self.cue_values > 2 else 0.0
         left, right = [[0.2, 0.75 + more, 0.03], [1.2, 0.95 + more, 0.03]], [[0.2, -1.1, 0.03], [1.2, -0.9, 0.03]]
         return np.array([left, right]) - np.array([[[0.0, 0, 0]], [[0, more, 0]]])
+
+    def decoy_places(self) -> np.ndarray:
+        """In the passage, before the robot."""
+        height = float(BOOK_HALF[2])
+        return np.array([[[0.75, -0.1, height], [1.2, 0.1, height]]])
 
     def randomise(self, model: mujoco.MjModel, data: mujoco.MjData, factors: Factors) -> Layout:
         furniture = factors.uniform(-0.02, 0.02, 2)  # how much nearer or farther shelves and tables stand

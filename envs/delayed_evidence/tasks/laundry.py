@@ -161,7 +161,7 @@ class Laundry(Task):
         cue, place = progress.cue, self.places[progress.cue]
         if progress.choice < 0 and in_hand and abs(bar[1]) > 0.2:  # on the way to a brush or to a shelf
             other_side = self.places[:, 1] * bar[1] < 0
-            progress.choice = int((np.abs(self.places[:, 0] + 0.06 - bar[0]) + other_side).argmin())
+            progress.choice = int((np.abs(self.places[:, 0] + 0.03 - bar[0]) + other_side).argmin())
         if cue % 2 == 0:
             treated = flex_touching(model, data, f"brush_{cue // 2}")
         else:

@@ -131,7 +131,7 @@ class Medicine(Task):
     def check(self, model: mujoco.MjModel, data: mujoco.MjData, layout: Layout, progress: Progress) -> None:
         lid = data.joint("lid").qpos[0]
         progress.reach("lid_opened", lid > LID_OPEN)
-        progress.reach("lid_closed", lid < 0.025)
+        progress.reach("lid_closed", lid < 0.01)  # farther open, cameras see the cue
         progress.cue_seen = progress.cue_seen or lid > 0.003
         self.check_box(model, data, layout, progress)
         progress.cue_over = progress.cue_over or progress.stage >= 3 or (progress.stage == 2 and lid < 0.003)
