@@ -40,7 +40,8 @@ class CorridorEnv(DelayedEvidenceBase):
         delay: control steps between lamp and hall for the expert, >= 10; with two branches >= 15, and the second
             corridor is as long.
         branches: lamps and halls, 1 or 2; the cue of an episode then counts all combinations of their colours.
-        distractors: number of distractor lamps.
+        distractors: number of distractor lamps in the first corridor, each lit for a moment somewhere and some time,
+            so that the longer it is the fewer of them are seen: two of three at a delay of 60, one of four at 120.
         image_size: side of the camera image in pixels, 32 to 64.
         camera_period: control steps between camera frames; in between the last frame is repeated.
     Raises:
