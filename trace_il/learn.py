@@ -162,7 +162,9 @@ class ImitationModule(pl.LightningModule):
         Args:
             seen: images that the memory sees, where they are others than those of the policy.
         """
-        self.agent.memory.leave_out(batch.scene)
+        ticks = batch.valid.shape[1]
+        each = batch.scene.repeat_interleave(ticks)  # of every tick
+        self.agent.memory.leave_out(each if self.training and self.agent.scan_budget else batch.scene)
         features, evidence, readout = self.agent.scan(batch.images, batch.states, seen)
         target = self.agent.targets(batch.actions, batch.states[:, :: self.agent.tick_every]).flatten(0, 1)
         is_pad = batch.is_pad.flatten(0, 1)
@@ -174,14 +176,14 @@ class ImitationModule(pl.LightningModule):
         losses, weight, settings = dict(extra), keep, self.settings
         share = 1.0 if settings.residual > 0 else settings.clear_share
         if self.training and int(share * len(features)):
-            ticks = torch.randperm(len(features), device=features.device)[: int(share * len(features))]
-            self.agent.memory.leave_out(batch.scene.repeat_interleave(batch.valid.shape[1])[ticks])
-            alone = [self.agent.cleared(evidence.content.flatten(0, 1)[ticks])]
-            without = self.agent.policy.loss(features[ticks], alone, target[ticks], is_pad[ticks]).errors[0]
-            losses["cleared"] = settings.clear_share * weighted_mean(without, keep[ticks])
+            some = torch.randperm(len(features), device=features.device)[: int(share * len(features))]
+            self.agent.memory.leave_out(each[some])
+            alone = [self.agent.cleared(evidence.content.flatten(0, 1)[some])]
+            without = self.agent.policy.loss(features[some], alone, target[some], is_pad[some]).errors[0]
+            losses["cleared"] = settings.clear_share * weighted_mean(without, keep[some])
             if settings.residual > 0:
-                relative = without.detach() / weighted_mean(without.detach(), keep[ticks])
-                relative = torch.empty_like(keep).index_copy(0, ticks, relative.clamp_max(RESIDUAL_LIMIT))
+                relative = without.detach() / weighted_mean(without.detach(), keep[some])
+                relative = torch.empty_like(keep).index_copy(0, some, relative.clamp_max(RESIDUAL_LIMIT))
                 weight = keep * (1 + settings.residual * (relative - 1))
         losses["imitation"] = weighted_mean(errors[0], weight)
         if self.teacher is not None:

@@ -167,11 +167,13 @@ class DiffusionPolicy(Policy):
     def act(self, features: Tensor, readout: Readout) -> Tensor:
         present, past = self._present(features), self.adapter(readout)
         x = self.start.unsqueeze(0).expand(features.shape[0], -1, -1)
+        # All at once: a tensor of one number as an index would wait for a GPU at every step.
+        signal = self.signal[self.times].sqrt()
+        spread = (1 - self.signal[self.times]).sqrt()
         for index in range(self.times.shape[0] - 1):
-            now, then = self.times[index], self.times[index + 1]
-            clean = self._denoise(x, now.expand(features.shape[0]), present, past)
-            noise = (x - self.signal[now].sqrt() * clean) / (1 - self.signal[now]).sqrt()
-            x = self.signal[then].sqrt() * clean + (1 - self.signal[then]).sqrt() * noise
+            clean = self._denoise(x, self.times[index].expand(features.shape[0]), present, past)
+            noise = (x - signal[index] * clean) / spread[index]
+            x = signal[index + 1] * clean + spread[index + 1] * noise
         return x
 
     @torch.jit.unused

@@ -81,7 +81,8 @@ class Fitting(pl.LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         loss, figures = self.loss(batch)
         self.log_dict({f"train/{name}": value for name, value in figures.items()}, batch_size=1)
-        self.log("train/loss", loss, prog_bar=True, batch_size=1)
+        # In the progress bar where that waits for nothing.
+        self.log("train/loss", loss, prog_bar=self.device.type == "cpu", batch_size=1)
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:

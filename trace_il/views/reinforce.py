@@ -171,7 +171,7 @@ class Reinforcement(pl.LightningModule):
         if self.group == 1:
             off = (self.agent.value(hidden).squeeze(-1) - batch.outcome) * there
             loss = loss + VALUE_WEIGHT * off.square().sum() / count
-        self.log("rl/loss", loss, prog_bar=True, batch_size=1)
+        self.log("rl/loss", loss, prog_bar=self.device.type == "cpu", batch_size=1)
         self.log("rl/entropy", (entropy * there).sum() / count, batch_size=1)
         return loss
 
