@@ -163,7 +163,7 @@ class SimulatorModule(pl.LightningModule):
         wild = [has_diverged(truth, positions) for truth, positions in pairs]
         # A mean that one wild rollout does not swallow; how many there are is logged beside it.
         mean = float(np.mean([min(error, LOST) if error == error else LOST for error in errors]))
-        size = len(batch)
+        size = len(batch) * self.trainer.world_size  # whose mean over processes Lightning rounds down
         self.log("val/rollout_mse", mean, prog_bar=True, batch_size=size, sync_dist=True)
         self.log("val/diverged", float(np.mean(wild)), batch_size=size, sync_dist=True)
 

@@ -23,6 +23,7 @@ from .memory.teacher import AttentionTeacher
 
 SETTLED = 0.5  # share of the steps after which contents are standardised as at deployment
 COOL_DOWN = 0.3  # share of the steps over which the learning rate falls to zero
+SETTLED_RATE = 0.2  # of the memory's learning rate, from then on
 ALIKE = 0.17  # gap between mean chunks, relative to the largest, below which they mean the same choice
 RESIDUAL_LIMIT = 10.0  # largest weight of a target, relative to the mean
 
@@ -250,7 +251,7 @@ class ImitationModule(pl.LightningModule):
         target = self.agent.targets(batch.actions, batch.states[:, :: self.agent.tick_every])
         distance = (chunks - target).abs().mean(-1)
         error = weighted_mean(distance, (~batch.is_pad).to(distance.dtype))
-        if not bool(torch.isfinite(error)):
+        if self.trainer.strategy.reduce_boolean_decision(not bool(torch.isfinite(error)), all=False):
             raise UserError(
                 f"training has diverged: the error after step {self.global_step} is not finite; lower "
                 f"trainer.learning_rate={self.settings.learning_rate} or trainer.gradient_clip"
@@ -261,6 +262,8 @@ class ImitationModule(pl.LightningModule):
             right, judged = self.templates.correct(chunks, batch)
             # Logged in every process and batch, or distributed validation would wait for ever.
             accuracy = right / max(judged, 1)
+            # Lightning rounds the mean of the batch sizes of all processes down; that of these is their sum.
+            judged *= self.trainer.world_size
             self.log("val/branch_accuracy", accuracy, prog_bar=True, batch_size=judged, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
@@ -280,7 +283,13 @@ class ImitationModule(pl.LightningModule):
             warm = min(1.0, (step + 1) / max(1, settings.warmup_steps))
             return warm * max(0.0, min(1.0, (1 - step / self.max_steps) / COOL_DOWN))
 
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        def memory_factor(step: int) -> float:
+            late = step // settings.steps_per_epoch >= SETTLED * settings.epochs
+            # Contents change when the second half begins (`settled`). At the full rate a memory that has found the cue
+            # is thrown off by it, and may not find it again.
+            return factor(step) * (SETTLED_RATE if late else 1.0)
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, [factor, memory_factor])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def transfer_batch_to_device(self, batch: EpisodeBatch, device: torch.device, dataloader_idx: int) -> EpisodeBatch:

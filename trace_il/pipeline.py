@@ -111,7 +111,8 @@ def fit(config: TrainConfig, folder: Path, root: Path, console: Console) -> dict
     if targets:
         report["images_encoded_per_sample"] = module.images_encoded / targets
         report["samples_per_second"] = targets * trainer.world_size / seconds
-        atomic_write(told, json.dumps(report).encode())
+        if is_main_process():
+            atomic_write(told, json.dumps(report).encode())
     elif told.exists():  # training had been finished before
         report = json.loads(told.read_text())
     return report
@@ -148,7 +149,7 @@ def main_job(config: TrainConfig) -> Path:
     """All phases of a run; returns the path of its summary.json. A finished run is reported, not repeated."""
     validate(config)
     check_buildable(config)
-    console = Console()
+    console = Console(quiet=not is_main_process())
     folder, summary = open_run(config)
     path = folder / "summary.json"
     if summary is not None:

@@ -43,7 +43,8 @@ def open_run(
     """
     folder = Path(config.runs) / config.name
     if not is_main_process():
-        return folder, None
+        done = folder / "summary.json"
+        return folder, json.loads(done.read_text()) if done.exists() else None
     _hold(folder)
     if config.overwrite and folder.exists():
         if not (folder / "run.json").exists():

@@ -141,7 +141,7 @@ def simulator_job(config: SimulatorRunConfig) -> Path:
         predict(own.build().eval(), [describe_scene(scene, [start], 0)], 1)
     except ValueError as error:
         raise UserError(f"env and sim: {error}") from error
-    console = Console()
+    console = Console(quiet=not is_main_process())
     folder, summary = open_run(config, from_plain)
     path = folder / "summary.json"
     if summary is not None:

@@ -23,12 +23,21 @@ class GRUMemory(Memory):
 
     def step(self, state: Tensor, evidence: Evidence) -> tuple[Tensor, Readout]:
         inputs = torch.cat([evidence.content, evidence.address], dim=-1).unsqueeze(1)
-        output, _ = self.gru(inputs, state.transpose(0, 1).contiguous())
+        output = self._run(inputs, state)
         return output, self._readout(output.squeeze(1), evidence)
 
     def scan(self, evidence: Evidence) -> Readout:
-        output, _ = self.gru(torch.cat([evidence.content, evidence.address], dim=-1))
-        return self._readout(output, evidence)
+        inputs = torch.cat([evidence.content, evidence.address], dim=-1)
+        return self._readout(self._run(inputs, self.init_state(evidence.content.float())), evidence)
+
+    def _run(self, inputs: Tensor, state: Tensor) -> Tensor:
+        """Hidden states (B, N, d) after each of the inputs (B, N, E + Q), from (B, 1, d)."""
+        first = state.transpose(0, 1).contiguous()
+        if torch.jit.is_scripting():
+            return self.gru(inputs, first)[0]
+        # Under mixed precision cuDNN's would compute in float16, whatever is asked for, and lose small gradients.
+        with torch.autocast(inputs.device.type, enabled=False):
+            return self.gru(inputs.to(first.dtype), first)[0]
 
     def _readout(self, hidden: Tensor, evidence: Evidence) -> Readout:
         ones = torch.ones_like(hidden[..., :1])

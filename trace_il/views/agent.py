@@ -222,6 +222,10 @@ class ViewAgent(nn.Module):
         z = self.compare(start, features[batch.end.flatten()]).unflatten(0, (count, choices))
         moves = self.step(batch.paths.flatten(0, 1))
         ends = (batch.paths.flatten(0, 1) != NO_MOVE).sum(-1).clamp_min(1) - 1
-        g = self.path(moves)[0][torch.arange(count * choices, device=ends.device), ends].unflatten(0, (count, choices))
+        with torch.autocast(
+            moves.device.type, enabled=False
+        ):  # cuDNN's would compute in float16, whatever is asked for
+            paths = self.path(moves.float())[0]
+        g = paths[torch.arange(count * choices, device=ends.device), ends].unflatten(0, (count, choices))
         p2v, v2p = (self.pair[name](z) @ g.transpose(1, 2) / self.width**0.5 for name in ("p2v", "v2p"))
         return p2v, v2p

@@ -34,7 +34,7 @@ from ..config import to_plain
 from ..errors import UserError
 from ..files import atomic_write
 from ..parallel import core_count
-from ..run_folder import open_run, phase, read_about
+from ..run_folder import is_main_process, open_run, phase, read_about
 from ..scores import provenance, view_table
 from ..trainer import fit_or_continue, make_trainer, on_gpu
 from ..validate import validate_views
@@ -96,6 +96,8 @@ class Job:
         view = self.config.view
         group = view.group if view.reinforcement == "grpo" else 1
         trainer = replace(self.config.trainer, epochs=rounds, steps_per_epoch=1_000_000, ema=0.0)
+        # What was done is judged by the agent that did it, in full precision: ratios of the two begin at 1.
+        trainer.precision = "32-true"
         module = Reinforcement(self.agent, trainer.rl_learning_rate, group)
         data = RolloutData(
             self.agent, self.train, view.rollouts // view.rounds, group, distances(self.config), trainer.batch_size,
@@ -280,7 +282,7 @@ def _mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
 def view_job(config: ViewRunConfig) -> Path:
     """All phases of a run; returns the path of its summary.json. A finished run is reported, not repeated."""
     validate_views(config)
-    console = Console()
+    console = Console(quiet=not is_main_process())
     folder, summary = open_run(config, from_plain)
     path = folder / "summary.json"
     if summary is not None:

@@ -29,7 +29,7 @@ from .agent import PLACES, POSE_FEATURES, Comparison
 from .batch import OTHER_SIDE, SIDES, Gallery, pose_features
 from .config import ViewRunConfig
 from .distill import CHOICE_KINDS, Record
-from .learn import Fitting, RecordData, Sorted
+from .learn import Fitting, RecordData, Sorted, mean
 from .pipeline import rooms
 from .storage import load_records
 
@@ -67,8 +67,8 @@ class Pretext(Fitting):
         hidden = nn.functional.silu(self.compare(*maps[batch.pair].unbind(1)))
         where, logits, asked = self.where(hidden), self.move(hidden), batch.move >= 0
         difference = nn.functional.smooth_l1_loss(where, batch.where)
-        inverse = nn.functional.cross_entropy(logits[asked], batch.move[asked])
-        right = (logits[asked].argmax(1) == batch.move[asked]).float().mean()
+        inverse = nn.functional.cross_entropy(logits, batch.move, ignore_index=-1)
+        right = mean((logits.argmax(1) == batch.move).float(), asked)
         figures = {"difference": difference.detach(), "inverse": inverse.detach(), "inverse_accuracy": right}
         return difference + inverse, figures
 
