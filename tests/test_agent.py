@@ -293,6 +293,21 @@ def test_averaged_weights_are_where_the_model_is_trained():
     there = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("meta")))
     average.setup(there, module, "fit")  # type: ignore[arg-type]
     assert {p.device.type for p in average._average_model.parameters()} == {"meta"}  # type: ignore[union-attr]
+    assert average._average_model.n_averaged.device.type == "cpu"  # type: ignore[union-attr]  # it is asked for its value
+
+
+def test_the_memory_learns_slowly_in_the_second_half():
+    module, _ = learner(epochs=5, steps_per_epoch=10, warmup_steps=0)
+    made = module.configure_optimizers()
+    others, memory = [], []
+    for _ in range(50):
+        rates = made["lr_scheduler"]["scheduler"].get_last_lr()
+        others.append(rates[0])
+        memory.append(rates[1] / rates[0])
+        made["optimizer"].step()
+        made["lr_scheduler"]["scheduler"].step()
+    assert memory[:30] == [1.0] * 30 and memory[30:] == pytest.approx([0.2] * 20)  # epochs 3 and 4 are settled
+    assert others[30] == others[0] and others[-1] < 0.1 * others[0]
 
 
 def test_residual_weights_are_larger_where_a_policy_without_a_past_errs_more():

@@ -51,6 +51,16 @@ def test_is_causal(name):
     assert name == "none" or not torch.equal(before[:, 5:], after[:, 5:])
 
 
+@pytest.mark.parametrize("name", MEMORIES)
+def test_slots_stay_in_full_precision(name):
+    memory, given = make(name), evidence()
+    full = memory.scan(given)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = memory.scan(Evidence(given.content.bfloat16(), given.address))
+    assert name not in ("trace", "gru") or half.slots.dtype == torch.float32
+    torch.testing.assert_close(half.slots.float(), full.slots, atol=0.05, rtol=0.05)
+
+
 def test_no_memory_passes_nothing():
     memory = MEMORIES["none"](E, Q)
     readout = memory.scan(evidence())

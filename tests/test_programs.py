@@ -22,6 +22,7 @@ from trace_il.config import (
     to_plain,
 )
 from trace_il.env_config import CorridorConfig, DelayedEvidenceConfig
+from trace_il.options import read_run
 from trace_il.run_folder import open_run, phase, read_about
 from trace_il.scores import commit
 
@@ -166,6 +167,15 @@ def test_seconds_of_a_phase_add_up_over_processes_and_failures(tmp_path):
             raise KeyboardInterrupt
     about = read_about(folder)
     assert 0.4 <= about["seconds"]["training"] < 5 and about["commits"] == [commit()]
+
+
+def test_every_process_knows_that_a_run_is_finished(workplace, monkeypatch):
+    config, folder = read_run(str(workplace / "runs/small"))
+    config.runs = str(folder.parent)
+    monkeypatch.setenv("RANK", "1")
+    assert open_run(config) == (folder, json.loads((folder / "summary.json").read_text()))
+    config.name = "another"
+    assert open_run(config) == (folder.parent / "another", None)
 
 
 def test_two_processes_do_not_train_one_run(tmp_path):

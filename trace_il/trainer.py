@@ -41,8 +41,8 @@ class ExponentialAverage(WeightAveraging):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._device = trainer.strategy.root_device  # Lightning takes the module's, before it has been moved there
         super().setup(trainer, pl_module, stage)
-        if self._average_model is not None:  # asked for its value at every step
-            self._average_model.n_averaged = self._average_model.n_averaged.cpu()
+        if self._average_model is not None:  # this number is looked at in every step: not on a GPU, then
+            self._average_model.n_averaged = torch.zeros_like(self._average_model.n_averaged, device="cpu")
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # A resumed run that was already finished never reaches `on_train_end`, which would do this.
