@@ -158,7 +158,7 @@ class FitConfig:
     devices: int = 1
     num_nodes: int = 1
     precision: str = "auto"  # auto: 32-true on a CPU, bf16-mixed on a GPU
-    threads: int = 0  # CPU threads; 0: one a core
+    threads: int = 0  # CPU threads of a process; 0: one a core, shared among the devices of a machine
 
 
 @dataclass

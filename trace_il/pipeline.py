@@ -67,7 +67,7 @@ def make_module(
 
 def fit(config: TrainConfig, folder: Path, root: Path, console: Console) -> dict[str, Any]:
     """Train, or continue, until the last epoch; returns counts and speeds."""
-    torch.set_num_threads(config.trainer.threads or core_count())
+    torch.set_num_threads(config.trainer.threads or max(1, core_count() // config.trainer.devices))
     data = EpisodeDataModule(
         root, config.agent.tick_every, config.policy.chunk, episode_count(config, root),
         config.data.holdout, config.data.batch_size, config.trainer.steps_per_epoch, config.seed,

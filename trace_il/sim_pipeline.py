@@ -96,7 +96,7 @@ def fit(
     config: SimulatorRunConfig, folder: Path, own: Recipe, console: Console
 ) -> tuple[LearnedModel, Range, dict[str, Any]]:
     """Train, or continue; the model of the best validation error, the range of its data, counts and speeds."""
-    torch.set_num_threads(config.trainer.threads or core_count())
+    torch.set_num_threads(config.trainer.threads or max(1, core_count() // config.trainer.devices))
     torch.manual_seed(config.seed)
     model = own.build()
     parameters = sum(parameter.numel() for parameter in model.parameters())

@@ -211,7 +211,8 @@ class ViewAgent(nn.Module):
         features = self.encode(batch.images)
         goal = batch.goal.unsqueeze(1).expand_as(batch.view)
         z = self.unseen.expand(*batch.view.shape, -1).clone()
-        z[batch.seen] = self.compare(features[batch.view[batch.seen]], features[goal[batch.seen]]).to(z.dtype)
+        at = batch.seen.nonzero(as_tuple=True)  # a GPU is waited for here, and nowhere else
+        z[at] = self.compare(features[batch.view[at]], features[goal[at]]).to(z.dtype)
         return self.remember(z, batch.pose, batch.seen)
 
     def scores(self, batch: ChoiceBatch) -> tuple[Tensor, Tensor]:
