@@ -278,11 +278,29 @@ def test_two_branches_ask_for_both_lamps():
     assert cut and not done and info["branch_correct"] == 0 and not info["is_success"]
 
 
+@pytest.mark.parametrize("branches", [3, 4])
+def test_more_branches_show_and_ask_for_every_lamp(branches):
+    env = make("Corridor-v0", {"branches": branches, "delay": 12 * branches - 9, "distractors": 0})
+    assert env.cue_values == 2**branches
+    for seed in range(10):
+        runs = [run_expert(env, seed, cue) for cue in (0, *(1 << bit for bit in range(branches)))]
+        assert all(infos[-1]["is_success"] and infos[-1]["stage"] == 2 * branches for _, infos, _ in runs)
+        phases = np.array([info["phase"] for info in runs[0][1]])
+        shared = int((phases == Phase.SHARED).argmax())
+        begins = np.flatnonzero((phases[1:] == Phase.BRANCH) & (phases[:-1] != Phase.BRANCH)) + 1
+        assert len(begins) == branches and shared <= begins[0]
+        for lamp, (observations, _, labels) in enumerate(reversed(runs[1:])):
+            pictures = zip(observations[:shared], runs[0][0][:shared], strict=True)
+            assert sum((one["pixels"]["top"] != other["pixels"]["top"]).any() for one, other in pictures) == 4
+            opposite = [labels[start][1] * runs[0][2][start][1] < 0 for start in begins[: lamp + 1]]
+            assert opposite == [hall == lamp for hall in range(lamp + 1)]  # and later ones are come to otherwise
+
+
 def test_bad_arguments():
     for name, options, message in (
         ("Corridor-v0", {"cue_values": 3}, "cue_values must be 2 or 4, got 3"),
         ("Corridor-v0", {"delay": 1}, r"delay must be in 10\.\.5000"),
-        ("Corridor-v0", {"branches": 3}, "branches must be 1 or 2, got 3"),
+        ("Corridor-v0", {"branches": 5}, r"branches must be in 1\.\.4, got 5"),
         ("Corridor-v0", {"branches": 2, "delay": 12}, r"delay must be in 15\.\.5000"),
         ("Corridor-v0", {"distractors": -1}, "distractors must not be negative, got -1"),
         ("DelayedEvidence-v0", {"task": "tea"}, "unknown task 'tea'"),

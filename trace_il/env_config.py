@@ -18,7 +18,7 @@ class CorridorConfig(EnvConfig):
     id: str = "Corridor-v0"
     cue_values: int = 2  # doors and lamp colours, 2 or 4
     delay: int = 60  # control steps between lamp and hall
-    branches: int = 1  # lamps and halls, 1 or 2
+    branches: int = 1  # lamps and halls, 1 to 4
     distractors: int = 1  # lamps that mean nothing
     image_size: int = 32  # pixels
 

@@ -7,8 +7,8 @@ A coloured lamp on the left wall is lit for a few frames at a random early time;
 door. Distractor lamps (square, on the right wall) light up in cue colours later. Motion and pictures
 are identical for every cue outside the frames in which the lamp is lit, until the robot chooses.
 
-With two branches a second lamp follows the first, and behind the doors of the first hall the ways join again:
-the second lamp's colour names the door of a second hall, a second corridor later. A memory must keep both.
+With more branches more lamps follow the first, and behind the doors of a hall the ways join again: the second lamp's
+colour names the door of a second hall, a second corridor later, and so on. A memory must keep all of them.
 """
 
 from typing import Any
@@ -27,9 +27,10 @@ ROOM = 0.3  # depth of the rooms behind the doors, m
 DOOR_HALF = 0.18  # half the width of a door and its room, m
 VIEW = 0.6  # half the side of the camera's field of view, m
 LAMP_X = 0.3  # m
-LAMP_GAP = 0.4  # m between the first and the second lamp
+LAMP_GAP = 0.4  # m between lamps
 LONGEST = 5000  # control steps of a delay
 LAMP_STEPS = 4  # frames for which a lamp is lit
+MOST_BRANCHES = 4
 
 
 class CorridorEnv(DelayedEvidenceBase):
@@ -37,9 +38,9 @@ class CorridorEnv(DelayedEvidenceBase):
 
     Args:
         cue_values: number of doors and lamp colours, 2 or 4.
-        delay: control steps between lamp and hall for the expert, >= 10; with two branches >= 15, and the second
-            corridor is as long.
-        branches: lamps and halls, 1 or 2; the cue of an episode then counts all combinations of their colours.
+        delay: control steps between the first lamp and the first hall for the expert, >= 10, and >= 12 branches - 9, so
+            that all lamps are out by then; later corridors are as long.
+        branches: lamps and halls, 1 to 4; the cue of an episode counts all combinations of their colours.
         distractors: number of distractor lamps in the first corridor, each lit for a moment somewhere and some time,
             so that the longer it is the fewer of them are seen: two of three at a delay of 60, one of four at 120.
         image_size: side of the camera image in pixels, 32 to 64.
@@ -66,9 +67,9 @@ class CorridorEnv(DelayedEvidenceBase):
     ) -> None:
         if cue_values not in (2, 4):
             raise ValueError(f"cue_values must be 2 or 4, got {cue_values}")
-        if branches not in (1, 2):
-            raise ValueError(f"branches must be 1 or 2, got {branches}")
-        shortest = 10 if branches == 1 else 15  # all lamps are out before the hall
+        if not 1 <= branches <= MOST_BRANCHES:
+            raise ValueError(f"branches must be in 1..{MOST_BRANCHES}, got {branches}")
+        shortest = max(10, 12 * branches - 9)  # all lamps are out before the hall
         if not shortest <= delay <= LONGEST:
             raise ValueError(f"delay must be in {shortest}..{LONGEST} control steps, got {delay}")
         if distractors < 0:
@@ -134,8 +135,8 @@ class CorridorEnv(DelayedEvidenceBase):
         self.wall = rng.uniform(20, 70, 3)
         self.expert_seed = int(rng.integers(2**31))
         self.cue = self._draw_cue(options)
-        if self.branches == 2:
-            self.lamps_on.append(self.lamps_on[0] + int(rng.integers(8, 13)))
+        for number in range(1, self.branches):
+            self.lamps_on.append(self.lamps_on[number - 1] + int(rng.integers(8, 13)))
         self.answers = list(np.unravel_index(self.cue, [self.colors] * self.branches))  # the door of each hall
         self.steps, self.branch_correct, self.halls_reached = 0, -1, 0
         self.chosen: list[int] = []  # doors gone through
