@@ -75,7 +75,7 @@ class RetrievalMemory(Memory):
         ticks = evidence.content.shape[0]
         at = torch.linspace(0, ticks - 1, self.entries, device=evidence.content.device).round().long()
         count = torch.arange(1, ticks + 1, device=at.device).unsqueeze(-1)
-        history = evidence.content.cumsum(0) / count
+        history = evidence.content.float().cumsum(0) / count
         rows = slice(place * self.entries, (place + 1) * self.entries)
         self.bank_keys[rows] = torch.cat([evidence.address, history], dim=-1)[at].float()
         later = (at + self.ahead).clamp_max(ticks - 1)
@@ -94,6 +94,13 @@ class RetrievalMemory(Memory):
                 raise ValueError(f"{self.left_out.shape[0]} scenes were left out, but {history.shape[0]} episodes came")
             own = self.left_out.to(self.bank_scene.device).unsqueeze(-1) == self.bank_scene
             hidden = hidden | (own.unsqueeze(1) if history.dim() == 3 else own)
+        if torch.jit.is_scripting():
+            return self._nearest(address, history, hidden)
+        # In bfloat16 the nearest of many entries would be a matter of rounding.
+        with torch.autocast(history.device.type, enabled=False):
+            return self._nearest(address.float(), history, hidden)
+
+    def _nearest(self, address: Tensor, history: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         query = self.query(torch.cat([address, history], dim=-1))
         logits = query @ self.key(self.bank_keys).transpose(0, 1) / math.sqrt(self.width)
         best, index = logits.masked_fill(hidden, -1e4).topk(self.slots, dim=-1)
@@ -110,6 +117,6 @@ class RetrievalMemory(Memory):
 
     def scan(self, evidence: Evidence) -> Readout:
         count = torch.arange(1, evidence.content.shape[1] + 1, device=evidence.content.device)
-        history = evidence.content.cumsum(1) / count.unsqueeze(-1)
+        history = evidence.content.float().cumsum(1) / count.unsqueeze(-1)
         slots, summary, weights, query = self._read(evidence.address, history)
         return Readout(slots, summary, evidence.address, weights, weights, torch.zeros_like(weights), query)
